@@ -1,0 +1,85 @@
+"""From a composed configuration to networks, learners and stages."""
+
+from collections.abc import Callable
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from upo.errors import InputError
+from upo.estimator import Estimator
+from upo.learners.base import Learner
+from upo.modules.debiasing import DebiasingModule
+from upo.modules.propensity import PropensityModule
+from upo.modules.stage import StageModule, StagePlan
+from upo.pairs import PairSpace
+from upo.protocols import Protocol
+
+MODULES: dict[str, Callable[..., StageModule]] = {
+    "propensity": PropensityModule,
+    "debiasing": DebiasingModule,
+}
+
+
+def build_estimator(config: DictConfig, space: PairSpace) -> Estimator:
+    """Networks and parts of one estimator.
+
+    Args:
+        config: ``cfg.estimator``.
+        space: The pair space.
+
+    Raises:
+        InputError: If there is no prediction network.
+    """
+    if "prediction" not in config.networks:
+        raise InputError(f"estimator.networks of {config.name} lacks 'prediction'.")
+    networks = {
+        str(role): instantiate(node)(space.sizes, purpose=str(role))
+        for role, node in config.networks.items()
+    }
+    parts = {
+        part: instantiate(config[part])
+        for part in ("weighting", "form", "bins")
+        if config.get(part) is not None
+    }
+    return Estimator(space, networks, **parts)
+
+
+def build_stage(
+    name: str, config: DictConfig, estimator: Estimator, protocol: Protocol
+) -> StageModule:
+    """One stage: its module, with its learners in playing order.
+
+    Args:
+        name: Key of the stage in ``cfg.estimator.stages``.
+        config: ``cfg.estimator``.
+        estimator: The networks, shared by all stages.
+        protocol: Selection protocol.
+
+    Raises:
+        InputError: If the stage names an unknown module or learner.
+    """
+    settings: dict[str, Any] = OmegaConf.to_container(config.stages[name], resolve=True)  # type: ignore[assignment]
+    module = settings.pop("module")
+    players = list(settings.pop("first", [])) + list(settings.pop("learners", []))
+    if module not in MODULES:
+        raise InputError(
+            f"estimator.stages.{name}.module must be one of {list(MODULES)}, got {module!r}."
+        )
+    learners: dict[str, Learner] = {}
+    for player in players:
+        if player not in config.learners:
+            raise InputError(
+                f"estimator.stages.{name} names learner {player!r}; estimator.learners defines "
+                f"{list(config.learners)}."
+            )
+        learners[player] = instantiate(config.learners[player])(estimator)
+    stage: dict[str, Any] = {
+        "estimator": estimator,
+        "learners": learners,
+        "plan": StagePlan(**settings),
+        "name": name,
+    }
+    if module == "debiasing":
+        stage["protocol"] = protocol
+    return MODULES[module](**stage)

@@ -1,0 +1,1 @@
+"""Interactions and their checks, a reader for each dataset, the synthetic world, downloads."""

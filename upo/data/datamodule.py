@@ -1,0 +1,83 @@
+"""The base of all datamodules: read once, checked, reported, and handed on as a pair space."""
+
+from abc import abstractmethod
+
+import lightning as L
+
+from upo.data.rating_data import RatingData, drop_overlap
+from upo.errors import InputError
+from upo.pairs import PairSpace
+
+
+class RatingDataModule(L.LightningDataModule):
+    """A dataset; subclasses implement ``read``.
+
+    Batches need no loader: they are functions of the step number (see ``upo.sampling``), so what a
+    datamodule gives to a stage is the pair space that they are drawn from.
+
+    Args:
+        name: Name of the dataset in results.
+        label_threshold: Ratings from here on (or above it, if strict) are positive.
+        label_strict: Compare with > instead of >=.
+        drop_overlap: Remove test pairs that are also in train.
+        k: Cutoff of the ranking metrics, at least 1.
+
+    Raises:
+        InputError: If ``k`` is below 1.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        label_threshold: float,
+        label_strict: bool,
+        drop_overlap: bool = False,
+        k: int = 5,
+    ) -> None:
+        super().__init__()
+        if k < 1:
+            raise InputError(f"dataset.k must be at least 1, got {k}; try 5.")
+        self.name, self.k = name, k
+        self.label_threshold, self.label_strict = label_threshold, label_strict
+        self.drops_overlap = drop_overlap
+        self._data: RatingData | None = None
+
+    @abstractmethod
+    def read(self) -> RatingData:
+        """Read and validate the raw files."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, once."""
+        if self._data is None:
+            data = self.read()
+            self._data = drop_overlap(data) if self.drops_overlap else data
+
+    @property
+    def data(self) -> RatingData:
+        """The dataset, read at first use."""
+        self.setup()
+        assert self._data is not None  # set by setup
+        return self._data
+
+    def pair_space(self, seeds: list[int], holdout: float) -> PairSpace:
+        """The pair space of a run with these seeds.
+
+        Raises:
+            InputError: If the held-out share leaves nothing to train on, or holds out nothing.
+        """
+        train = self.data.train
+        space = PairSpace(
+            train.keys,
+            train.labels(self.data.label_rule),
+            train.n_users,
+            train.n_items,
+            seeds,
+            holdout,
+        )
+        if holdout and not 0 < space.n_held < space.n_observed:
+            raise InputError(
+                f"Holding out {holdout:g} of {space.n_observed} training ratings leaves "
+                f"{space.n_train} to train on and {space.n_held} to select by; give more ratings or "
+                "another protocol.share."
+            )
+        return space

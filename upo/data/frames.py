@@ -1,0 +1,225 @@
+"""Tables of any ids (from files or data frames) to indexed interactions, without Python dicts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from upo.data.duplicates import resolve_duplicates
+from upo.data.interactions import Ids, Interactions, LabelRule
+from upo.data.rating_data import RatingData
+from upo.errors import InputError
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of the user, the item and the rating are called."""
+
+    user: str = "user"
+    item: str = "item"
+    rating: str = "rating"
+
+
+def to_arrow(frame: Any, columns: list[str] | None, source: str) -> pa.Table:
+    """The columns of an Arrow table, a pandas frame, or any frame with the Arrow interchange.
+
+    Raises:
+        InputError: If it is none of these, lacks a column, or mixes types in one.
+    """
+    try:
+        if isinstance(frame, pd.DataFrame):
+            have = columns and [name for name in columns if name in frame.columns]
+            table = pa.Table.from_pandas(frame[have] if have else frame, preserve_index=False)
+        else:
+            table = frame if isinstance(frame, pa.Table) else pa.table(frame)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"{source}: a column cannot be used as it mixes types ({_first_line(error)}); give all "
+            f"its values one type."
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{source} must be a data frame (pandas, polars, pyarrow), got "
+            f"{type(frame).__name__}; build one with the columns user, item, rating."
+        ) from error
+    absent = [name for name in columns or [] if name not in table.column_names]
+    if absent:
+        raise InputError(
+            f"{source} has no column {' or '.join(absent)}, only {', '.join(table.column_names)}; "
+            f"rename them, or name yours with dataset.user_column, dataset.item_column and "
+            f"dataset.rating_column."
+        )
+    return table.select(columns) if columns else table
+
+
+def rating_data_from_frames(
+    train: Any,
+    test: Any = None,
+    *,
+    columns: Columns | None = None,
+    label_rule: LabelRule | None = None,
+    rating_range: tuple[float, float] | None = None,
+    duplicates: str = "error",
+    user_features: Any = None,
+    item_features: Any = None,
+    name: str = "table",
+    sources: tuple[str, str] = ("train", "test"),
+) -> RatingData:
+    """Index frames of users, items and ratings; ids may be of any type that sorts.
+
+    Train ids come first, in their own order, then those that only test has: the indices of train
+    do not depend on test.
+
+    Args:
+        train: The log: pandas, polars, pyarrow, or anything with the Arrow interchange.
+        test: A uniform sample, if there is one.
+        columns: The names of the three columns; others are ignored.
+        label_rule: Which ratings are positive; those of at least 3 if not given.
+        rating_range: Smallest and largest rating allowed.
+        duplicates: What becomes of repeated pairs: `error`, `mean`, `first` or `last`.
+        user_features: A frame with the user column and numeric columns, a row for every user.
+        item_features: The same for items.
+        name: What the dataset is called in tables and results.
+        sources: What error sentences call the two frames.
+
+    Raises:
+        InputError: If anything is missing, damaged or repeated.
+    """
+    columns = columns or Columns()
+    names = [columns.user, columns.item, columns.rating]
+    frames = [f for f in (train, test) if f is not None]
+    tables = [to_arrow(f, names, s) for f, s in zip(frames, sources, strict=False)]
+    for table, source in zip(tables, sources, strict=False):
+        _check_nulls(table, source)
+    users, user_ids = _index([table[columns.user] for table in tables])
+    items, item_ids = _index([table[columns.item] for table in tables])
+    features = [
+        None if frame is None else _features(frame, ids, key, f"the features by {key}")
+        for frame, ids, key in (
+            (user_features, user_ids, columns.user),
+            (item_features, item_ids, columns.item),
+        )
+    ]
+    size = (len(user_ids), len(item_ids))
+    checked = [
+        Interactions.validated(
+            *resolve_duplicates(u, i, _numbers(table, columns.rating, s), size[1], duplicates),
+            *size,
+            user_features=features[0],
+            item_features=features[1],
+            source=s,
+            rating_range=rating_range,
+            ids=(user_ids, item_ids),
+        )
+        for u, i, table, s in zip(users, items, tables, sources, strict=False)
+    ]
+    return RatingData(
+        name=name,
+        train=checked[0],
+        test=checked[1] if len(checked) > 1 else None,
+        label_rule=label_rule or LabelRule(3.0),
+        user_ids=user_ids,
+        item_ids=item_ids,
+    )
+
+
+def as_whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of text, dictionary-encoded, as int64 where every id is a plain whole number."""
+    texts = column.unify_dictionaries().chunk(0).dictionary if column.num_chunks else []
+    if not all(re.fullmatch(r"0|-?[1-9]\d{0,17}", text.as_py() or "") for text in texts):
+        return column
+    return column.cast(pa.string()).cast(pa.int64())
+
+
+def _check_nulls(table: pa.Table, source: str) -> None:
+    for name in table.column_names:
+        column = table[name]
+        empty = column.is_null(nan_is_null=True)
+        if pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type):
+            empty = pc.or_(empty, pc.equal(column.cast(pa.string()), "").fill_null(True))
+        elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            empty = pc.or_(empty, pc.equal(column, "").fill_null(True))
+        row = pc.index(empty, pa.scalar(True)).as_py()
+        if row >= 0:
+            raise InputError(
+                f"{source}: row {row + 1} has no {name}; fill it in or remove the row "
+                f"({pc.sum(empty).as_py()} such rows in all)."
+            )
+
+
+def _index(columns: list[pa.ChunkedArray]) -> tuple[list[Tensor], Ids]:
+    """[N] indices for each column, and the ids by index."""
+    encoded = [_encode(column) for column in columns]
+    kinds = {values.dtype.kind for _, values in encoded}
+    if len(kinds) > 1:  # numbers here, text there: all become text
+        encoded = [(codes, values.astype(str).astype(object)) for codes, values in encoded]
+    ids: pd.Index[Any] = pd.Index([])
+    for _, values in encoded:
+        unique = pd.Index(np.sort(values))
+        ids = unique if not len(ids) else ids.append(unique[ids.get_indexer(unique) < 0])
+    indices = [torch.from_numpy(ids.get_indexer(pd.Index(v))[codes]) for codes, v in encoded]
+    return indices, np.asarray(ids)
+
+
+def _encode(column: pa.ChunkedArray) -> tuple[Ids, Ids]:
+    """Codes by row and the distinct values they stand for."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    chunks = column.unify_dictionaries().chunks
+    if not chunks:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in chunks])
+    used, codes = np.unique(codes, return_inverse=True)
+    values = chunks[0].dictionary.take(pa.array(used)).to_numpy(zero_copy_only=False)
+    if values.dtype.kind == "f" and (values == np.floor(values)).all():
+        values = values.astype(np.int64)  # pandas makes whole numbers float beside a missing one
+    elif values.dtype.kind == "u":
+        values = values.astype(np.int64)
+    return codes, values.astype(np.int64) if values.dtype.kind == "i" else values
+
+
+def _numbers(table: pa.Table, name: str, source: str) -> Tensor:  # [N] float64
+    try:
+        values = table[name].cast(pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"{source}: the column {name} must hold numbers ({_first_line(error)}); mend it."
+        ) from error
+    return torch.from_numpy(values.to_numpy().astype(np.float64))
+
+
+def _features(frame: Any, ids: Ids, key: str, source: str) -> Tensor:  # [len(ids), d] float64
+    table = to_arrow(frame, None, source)
+    if key not in table.column_names or len(table.column_names) < 2:
+        raise InputError(
+            f"{source} must have a column {key} and at least one column of numbers, has only "
+            f"{', '.join(table.column_names)}; rename or add them."
+        )
+    _check_nulls(table, source)
+    codes, values = _encode(table[key])
+    if values.dtype.kind != ids.dtype.kind:
+        values, ids = values.astype(str).astype(object), ids.astype(str).astype(object)
+    if len(values) < len(codes):
+        twice = values[np.argmax(np.bincount(codes) > 1)]
+        raise InputError(f"{source} have more than one row for {key} {twice!r}; keep one.")
+    rows = pd.Index(values[codes]).get_indexer(pd.Index(ids))
+    if (rows < 0).any():
+        absent = ids[np.argmax(rows < 0)]
+        raise InputError(
+            f"{source} have no row for {key} {absent!r} ({(rows < 0).sum()} lack one); add a row "
+            f"for every {key} of train and test."
+        )
+    names = [name for name in table.column_names if name != key]
+    return torch.stack([_numbers(table, name, source) for name in names], dim=1)[rows]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(". ")

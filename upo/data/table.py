@@ -1,0 +1,205 @@
+"""Your own log: CSV or Parquet files with a user, an item and a rating in each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from upo.data.datamodule import RatingDataModule
+from upo.data.frames import Columns, as_whole_numbers, rating_data_from_frames
+from upo.data.interactions import LabelRule
+from upo.data.rating_data import RatingData
+from upo.errors import InputError
+
+_PARQUET = (".parquet", ".pq")
+_CSV = {".csv": ",", ".tsv": "\t", ".txt": ","}  # each also with .gz behind it
+
+
+def read_table(
+    train: str | Path,
+    test: str | Path | None = None,
+    *,
+    columns: Columns | None = None,
+    label_rule: LabelRule | None = None,
+    rating_range: tuple[float, float] | None = None,
+    duplicates: str = "error",
+    user_features: str | Path | None = None,
+    item_features: str | Path | None = None,
+    name: str = "table",
+) -> RatingData:
+    """Read CSV (`.csv`, `.tsv`, `.txt`, with a header, also `.gz`) or Parquet files.
+
+    Ids may be whole numbers or any text; `007` and `7` are different ids, as a column in which not
+    every id is a plain whole number is taken as text.
+
+    Args:
+        train: The log.
+        test: Ratings of uniformly drawn pairs, if there are any.
+        columns: What the three columns are called.
+        label_rule: Which ratings are positive; those of at least 3 if not given.
+        rating_range: Smallest and largest rating allowed; any if not given.
+        duplicates: What becomes of repeated pairs: `error`, `mean`, `first` or `last`.
+        user_features: A file with the user column and columns of numbers, a row for every user.
+        item_features: The same for items.
+        name: What the dataset is called in tables and results.
+
+    Raises:
+        InputError: If a file is missing, damaged, or holds what it should not.
+    """
+    columns = columns or Columns()
+    wanted = [columns.user, columns.item, columns.rating]
+    files = {"dataset.train": train, "dataset.test": test}
+    ratings = [f and _read(f, key, wanted, columns) for key, f in files.items()]
+    files = {"dataset.user_features": user_features, "dataset.item_features": item_features}
+    features = [f and _read(f, key, None, columns) for key, f in files.items()]
+    return rating_data_from_frames(
+        ratings[0],
+        ratings[1],
+        columns=columns,
+        label_rule=label_rule,
+        rating_range=rating_range,
+        duplicates=duplicates,
+        user_features=features[0],
+        item_features=features[1],
+        name=name,
+        sources=(str(train), str(test)),
+    )
+
+
+def write_id_maps(data: RatingData, folder: str | Path) -> None:
+    """Write `users.csv` and `items.csv` (columns index, id) into the folder, each in one move.
+
+    Raises:
+        InputError: If the dataset keeps no ids or the folder cannot be written.
+    """
+    folder = Path(folder)
+    for name, ids in (("users.csv", data.user_ids), ("items.csv", data.item_ids)):
+        if ids is None:
+            raise InputError(
+                f"{data.name} keeps no original ids, so there is no map to write; its indices are "
+                f"its ids counted from 0."
+            )
+        target, temporary = folder / name, folder / f".{name}.part"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame({"id": ids}).to_csv(temporary, index_label="index")
+            temporary.replace(target)
+        except OSError as error:
+            raise InputError(
+                f"{target} cannot be written ({error.strerror or error}); mend the folder's "
+                f"permissions or choose another."
+            ) from error
+
+
+def _read(path: str | Path, key: str, wanted: list[str] | None, columns: Columns) -> pa.Table:
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{key}={path} is not a file; give the path of a CSV or Parquet file.")
+    suffixes = [s.lower() for s in path.suffixes if s.lower() != ".gz"]
+    suffix = suffixes[-1] if suffixes else ""
+    try:
+        if suffix in _PARQUET:
+            schema = pyarrow.parquet.read_schema(path)
+            _check_header(path, key, schema.names, wanted)
+            return pyarrow.parquet.read_table(path, columns=wanted)
+        if suffix in _CSV:
+            return _read_csv(path, key, _CSV[suffix], wanted, columns)
+    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(". ")
+        raise InputError(
+            f"{key}={path} cannot be read ({reason}); mend that row or restore the file."
+        ) from error
+    raise InputError(
+        f"{key}={path} ends in {suffix or 'nothing'}, which is not known; allowed are "
+        f"{', '.join([*_CSV, *_PARQUET])}: rename or convert the file."
+    )
+
+
+def _read_csv(
+    path: Path, key: str, separator: str, wanted: list[str] | None, columns: Columns
+) -> pa.Table:
+    """Ids come as dictionaries, so memory grows with their number, not with the rows."""
+    # One thread: only then do Arrow's messages name the row.
+    parsing = {
+        "read_options": pyarrow.csv.ReadOptions(use_threads=False),
+        "parse_options": pyarrow.csv.ParseOptions(delimiter=separator),
+    }
+    with pyarrow.csv.open_csv(path, **parsing) as reader:
+        names = reader.schema.names
+    _check_header(path, key, names, wanted)
+    text = pa.dictionary(pa.int32(), pa.string())
+    ids = [name for name in (columns.user, columns.item) if name in names]
+    types = {name: pa.float64() for name in wanted or [] if name in names} | dict.fromkeys(
+        ids, text
+    )
+    convert = pyarrow.csv.ConvertOptions(column_types=types, include_columns=wanted or [])
+    table = pyarrow.csv.read_csv(path, convert_options=convert, **parsing)
+    for name in ids:
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, as_whole_numbers(table[name]))
+    return table
+
+
+def _check_header(path: Path, key: str, names: Sequence[str], wanted: list[str] | None) -> None:
+    absent = [name for name in wanted or [] if name not in names]
+    if absent:
+        raise InputError(
+            f"{key}={path} has no column {' or '.join(absent)}, only {', '.join(names)}; rename "
+            f"them, or name yours with dataset.user_column, dataset.item_column and "
+            f"dataset.rating_column."
+        )
+
+
+class TableDataModule(RatingDataModule):
+    """Your own files as a datamodule; the keys are those of `conf/dataset/table.yaml`."""
+
+    def __init__(
+        self,
+        train: str,
+        test: str | None = None,
+        *,
+        name: str = "table",
+        label_threshold: float = 3.0,
+        label_strict: bool = False,
+        drop_overlap: bool = False,
+        k: int = 5,
+        user_column: str = "user",
+        item_column: str = "item",
+        rating_column: str = "rating",
+        rating_range: Sequence[float] | None = None,
+        duplicates: str = "error",
+        user_features: str | None = None,
+        item_features: str | None = None,
+    ) -> None:
+        super().__init__(name, label_threshold, label_strict, drop_overlap, k)
+        if rating_range is not None and (
+            len(rating_range) != 2 or rating_range[0] >= rating_range[1]
+        ):
+            raise InputError(
+                f"dataset.rating_range must be null or [low, high] with low < high, got "
+                f"{list(rating_range)}; try [1, 5]."
+            )
+        self._files = (train, test)
+        self._name = name
+        self._rule = LabelRule(label_threshold, label_strict)
+        self._columns = Columns(user_column, item_column, rating_column)
+        self._range = None if rating_range is None else (rating_range[0], rating_range[1])
+        self._duplicates = duplicates
+        self._features = (user_features, item_features)
+
+    def read(self) -> RatingData:
+        return read_table(
+            *self._files,
+            columns=self._columns,
+            label_rule=self._rule,
+            rating_range=self._range,
+            duplicates=self._duplicates,
+            user_features=self._features[0],
+            item_features=self._features[1],
+            name=self._name,
+        )

@@ -1,0 +1,101 @@
+"""Sums across processes that make N devices equal one, and the launch strategy that goes with them.
+
+Every rank holds a slice of the global batch. A loss is a function of *global* batch sums, so each
+rank computes the same loss value; its gradient with respect to this rank's slice is a part of the
+whole gradient, and the parts are added explicitly before the optimiser steps.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes that share the batch; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number in the group; 0 outside a process group."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def share(total: int) -> tuple[int, int]:
+    """This rank's slice ``[lo, hi)`` of ``total`` elements; slices differ by one element at most."""
+    size, me = world_size(), rank()
+    return total * me // size, total * (me + 1) // size
+
+
+class _SumAcrossRanks(torch.autograd.Function):
+    """All-reduce whose backward hands the gradient through (gradients are summed over ranks later)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0]
+
+
+def sum_across_ranks(x: Tensor) -> Tensor:
+    """Differentiable sum of ``x`` (any shape) over the processes."""
+    if world_size() == 1:
+        return x
+    return _SumAcrossRanks.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def batch_sum(x: Tensor) -> Tensor:  # [..., B] -> [...]
+    """Sum over the global batch: the last axis here, and the slices of all ranks."""
+    return sum_across_ranks(x.sum(-1))
+
+
+def batch_mean(x: Tensor) -> Tensor:  # [..., B] -> [...]
+    """Mean over the global batch."""
+    if world_size() == 1:
+        return x.mean(-1)
+    count = torch.full_like(x[..., :1].sum(-1), x.shape[-1])
+    total, n = sum_across_ranks(torch.stack([x.sum(-1), count]))
+    return total / n
+
+
+def sum_gradients(grads: Iterable[Tensor]) -> None:
+    """Add the ranks' gradients in place, in one collective."""
+    if world_size() == 1:
+        return
+    parts = list(grads)
+    flat = torch.cat([g.reshape(-1) for g in parts])
+    dist.all_reduce(flat)
+    for g, total in zip(parts, flat.split([g.numel() for g in parts]), strict=True):
+        g.copy_(total.view_as(g))
+
+
+def gather_rows(x: Tensor) -> Tensor:  # [..., b] -> [..., B], in rank order
+    """Concatenate uneven slices of the last axis over ranks (no gradient)."""
+    size = world_size()
+    if size == 1:
+        return x
+    counts = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(size)]
+    dist.all_gather(counts, torch.tensor([x.shape[-1]], device=x.device))
+    longest = max(int(c) for c in counts)
+    padded = torch.nn.functional.pad(x.detach(), (0, longest - x.shape[-1])).contiguous()
+    parts = [torch.empty_like(padded) for _ in range(size)]
+    dist.all_gather(parts, padded)
+    return torch.cat([p[..., : int(c)] for p, c in zip(parts, counts, strict=True)], dim=-1)
+
+
+class ExactStrategy(DDPStrategy):
+    """DDP's launcher and process group without its averaging.
+
+    ``DistributedDataParallel`` averages gradients of per-rank mean losses, which is not the gradient
+    of a loss of global sums, and its reducer does not take several backward passes a step.
+    """
+
+    def configure_ddp(self) -> None:
+        """Leave the module unwrapped: learners sum gradients themselves."""

@@ -1,0 +1,39 @@
+r"""Imputation loss :math:`\frac{|O|}{|D|}\mathrm{mean}_O\,\omega(\hat p)(e-\hat e)^2` and its weights.
+
+The weight function is what distinguishes the doubly robust variants of the literature; p_hat is
+clipped by the caller to (0, 1].
+"""
+
+from torch import Tensor
+
+from upo.distributed import batch_mean
+
+
+def imputation_loss(e: Tensor, e_hat: Tensor, omega: Tensor, density: float) -> Tensor:  # -> [R]
+    """Weighted squared gap between the prediction error and the imputed error over O."""
+    return density * batch_mean(omega * (e - e_hat) ** 2)
+
+
+def omega_jl(p_hat: Tensor) -> Tensor:
+    r"""DR-JL: :math:`1/\hat p` (Wang et al., ICML 2019, eq. (8))."""
+    return 1.0 / p_hat
+
+
+def omega_mrdr(p_hat: Tensor) -> Tensor:
+    r"""MRDR: :math:`(1-\hat p)/\hat p^2`, minimises the variance (Guo et al., SIGIR 2021)."""
+    return (1.0 - p_hat) / p_hat**2
+
+
+def omega_bias(p_hat: Tensor) -> Tensor:
+    r"""DR-BIAS: :math:`(1-\hat p)^2/\hat p^3`, minimises the bias (Dai et al., KDD 2022)."""
+    return (1.0 - p_hat) ** 2 / p_hat**3
+
+
+def omega_mse(p_hat: Tensor, mix: float = 0.5) -> Tensor:
+    r"""DR-MSE: :math:`\lambda\,\omega_{bias}+(1-\lambda)\,\omega_{mrdr}` (Dai et al., KDD 2022).
+
+    Args:
+        p_hat: Clipped propensity.
+        mix: :math:`\lambda` in [0, 1]; 1 is DR-BIAS, 0 is MRDR.
+    """
+    return mix * omega_bias(p_hat) + (1.0 - mix) * omega_mrdr(p_hat)

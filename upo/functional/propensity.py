@@ -1,0 +1,91 @@
+"""Losses of the propensity and of the adversary, and the one place where propensities are clipped."""
+
+import torch
+from torch import Tensor
+
+from upo.distributed import batch_sum, gather_rows, sum_across_ranks
+from upo.functional.binning import bin_sums, bins_from_edges, equal_mass_edges, equal_width_bins
+
+P_MAX = 1.0 - 1e-6
+
+
+def clip_propensity(p_hat: Tensor, p_min: float | Tensor) -> Tensor:
+    """Clip to ``[p_min, 1 - 1e-6]``, so that 1 / p_hat and 1 / (1 - p_hat) are both finite.
+
+    Args:
+        p_hat: ``[R, B]`` propensities in [0, 1].
+        p_min: Lower clip in (0, 1); a number or ``[R, 1]``.
+    """
+    upper = p_hat.clamp(max=P_MAX)
+    return torch.maximum(upper, torch.as_tensor(p_min, dtype=p_hat.dtype, device=p_hat.device))
+
+
+def bin_index(p_hat: Tensor, num_bins: int, binning: str) -> Tensor:  # [R, B] -> [R, B]
+    """Bin of each propensity; ``equal_mass`` takes the quantiles of the global batch.
+
+    Args:
+        p_hat: ``[R, B]`` propensities in [0, 1]; no gradient flows through the membership.
+        num_bins: M, at least 1.
+        binning: ``equal_width`` (the UPO paper's stated rule) or ``equal_mass``.
+
+    Raises:
+        ValueError: If ``binning`` is unknown.
+    """
+    fixed = p_hat.detach()
+    if binning == "equal_width":
+        return equal_width_bins(fixed, num_bins)
+    if binning == "equal_mass":
+        return bins_from_edges(fixed, equal_mass_edges(gather_rows(fixed), num_bins))
+    raise ValueError(f"binning must be 'equal_width' or 'equal_mass', got {binning!r}.")
+
+
+def bin_residuals(
+    p_hat: Tensor, observed: Tensor, weight: Tensor | float, index: Tensor, num_bins: int
+) -> Tensor:  # [R, B] -> [R, M]
+    r"""Sums :math:`S_m=\sum_{B_m} w(o-\hat p)` over the global batch."""
+    return sum_across_ranks(bin_sums(weight * (observed - p_hat), index, num_bins))
+
+
+def binned_upo_loss(
+    p_hat: Tensor, observed: Tensor, weight: Tensor | float, index: Tensor, num_bins: int
+) -> Tensor:  # [R, B] -> [R]
+    r""":math:`\frac1n\sum_m|S_m|` for a given bin membership (UPO, eq. (4))."""
+    residuals = bin_residuals(p_hat, observed, weight, index, num_bins)
+    return residuals.abs().sum(-1) / batch_sum(torch.ones_like(p_hat))
+
+
+def upo_loss(
+    p_hat: Tensor,
+    observed: Tensor,
+    weight: Tensor | float,
+    *,
+    num_bins: int = 10,
+    binning: str = "equal_mass",
+) -> Tensor:  # [R, B] -> [R]; [B] -> scalar
+    r"""Unified propensity loss :math:`\frac1{|D|}\sum_m\bigl|\sum_{B_m} w(x)(o-\hat p)\bigr|`.
+
+    With ``w = 1`` this is the expected calibration error over the same bins; other weights bound
+    the balance, bias and variance errors from above (Lemma 2).
+
+    Source: UPO (AAAI 2026), eq. (4).
+
+    Args:
+        p_hat: Propensities in [0, 1].
+        observed: 0/1 or bool indicators of observation.
+        weight: w(x) of each pair, or a number.
+        num_bins: M, at least 1.
+        binning: ``equal_width`` (paper) or ``equal_mass`` (the development code).
+
+    Raises:
+        ValueError: If shapes differ, ``num_bins < 1`` or ``binning`` is unknown.
+
+    >>> upo_loss(torch.tensor([0.2, 0.4]), torch.tensor([0.0, 1.0]), 1.0, num_bins=1)
+    tensor(0.2000)
+    """
+    shapes = {tuple(t.shape) for t in (p_hat, observed, weight) if isinstance(t, Tensor)}
+    if len(shapes) > 1:
+        raise ValueError(f"upo_loss needs p_hat, observed, weight of one shape, got {shapes}.")
+    if num_bins < 1:
+        raise ValueError(f"num_bins must be at least 1, got {num_bins}.")
+    index = bin_index(p_hat, num_bins, binning)
+    return binned_upo_loss(p_hat, observed.to(p_hat.dtype), weight, index, num_bins)

@@ -1,0 +1,78 @@
+"""A learner: one player's network, loss and optimiser, with one ``update(batch)``."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from upo.distributed import sum_gradients
+from upo.errors import InputError
+from upo.estimator import Estimator
+from upo.optim import ReplicaAdam
+from upo.pairs import Batch, BatchSampler
+
+Logs = dict[str, Tensor]  # name -> [R], detached
+Optimizer = Callable[..., ReplicaAdam]
+
+
+class Learner(ABC):
+    """A player of a stage.
+
+    Attributes:
+        estimator: The networks and the parts that connect them.
+        network: Role of the network that this learner sets or trains.
+        optimizer: Its optimiser, or None for a player that learns in closed form.
+    """
+
+    optimizer: ReplicaAdam | None = None
+
+    def __init__(self, estimator: Estimator, *, network: str) -> None:
+        if network not in estimator.networks:
+            raise InputError(
+                f"A learner needs network {network!r}, which estimator.networks does not define; "
+                f"defined are {list(estimator.networks)}."
+            )
+        self.estimator = estimator
+        self.network = network
+
+    @abstractmethod
+    def update(self, batch: Batch) -> Logs:
+        """Take one step on a batch and return what to log."""
+
+    def on_stage_start(self) -> None:  # noqa: B027 - optional hook
+        """Prepare for a stage; called once, before its first step."""
+
+    def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:  # noqa: B027
+        """Prepare for an epoch."""
+
+
+class GradientLearner(Learner):
+    """Trains one network by gradient steps; every other network is frozen in its update.
+
+    Args:
+        estimator: The networks and the parts that connect them.
+        optimizer: Partial optimiser, called with the network's parameters.
+        network: Role of the network that this learner trains.
+
+    Raises:
+        InputError: If the estimator has no network of that role.
+    """
+
+    optimizer: ReplicaAdam
+
+    def __init__(self, estimator: Estimator, *, optimizer: Optimizer, network: str) -> None:
+        super().__init__(estimator, network=network)
+        self.params = list(estimator.networks[network].parameters())
+        self.optimizer = optimizer(self.params, replicas=estimator.space.replicas)
+
+    def step(self, loss: Tensor) -> None:  # [R]
+        """Descend the sum of the replicas' losses in this learner's parameters alone."""
+        grads = torch.autograd.grad(
+            loss.sum(), self.params, allow_unused=True, materialize_grads=True
+        )
+        sum_gradients(grads)
+        for p, g in zip(self.params, grads, strict=True):
+            p.grad = g
+        self.optimizer.step()
+        self.estimator.stepped(self.network)

@@ -1,0 +1,96 @@
+"""The prediction learner and its objectives, one for each estimator of the ideal loss."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from upo.errors import InputError
+from upo.estimator import Estimator
+from upo.functional import prediction as losses
+from upo.learners.base import GradientLearner, Logs, Optimizer
+from upo.pairs import Batch
+
+
+class Objective(Protocol):
+    """A prediction loss on a batch."""
+
+    def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
+        """Loss of each replica ``[R]``, with the graph to the prediction network."""
+
+
+class Naive:
+    """Mean error of observed rows."""
+
+    def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
+        """The loss ``[R]``."""
+        return losses.naive_loss(estimator.errors(batch.o))
+
+
+class InversePropensity:
+    """IPS: errors over propensities."""
+
+    def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
+        """The loss ``[R]``."""
+        rows, density = batch.o, estimator.space.density
+        return losses.ips_loss(estimator.errors(rows), estimator.p_hat(rows), density)
+
+
+class SelfNormalized:
+    """SNIPS: IPS over the sum of its weights."""
+
+    def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
+        """The loss ``[R]``."""
+        return losses.snips_loss(estimator.errors(batch.o), estimator.p_hat(batch.o))
+
+
+class DoublyRobust:
+    """Doubly robust: imputed errors over D, corrected on observed rows.
+
+    Args:
+        dr_form: ``textbook`` (unbiased) or ``public`` (as in most public code; biased).
+
+    Raises:
+        InputError: If ``dr_form`` is unknown.
+    """
+
+    def __init__(self, *, dr_form: str = "textbook") -> None:
+        if dr_form not in ("textbook", "public"):
+            raise InputError(f"dr_form must be 'textbook' or 'public', got {dr_form!r}.")
+        self.public = dr_form == "public"
+
+    def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
+        """The loss ``[R]``."""
+        rows, density = batch.o, estimator.space.density
+        e_o, e_hat_o, p_hat = estimator.errors(rows), estimator.imputed(rows), estimator.p_hat(rows)
+        e_hat_d = estimator.imputed(batch.d)
+        if self.public:
+            return losses.dr_loss_public(e_o, e_hat_o, p_hat, e_hat_d)
+        return losses.dr_loss(e_o, e_hat_o, p_hat, e_hat_d, density)
+
+
+class PredictionLearner(GradientLearner):
+    """Descends an objective in the prediction network.
+
+    Args:
+        estimator: The networks.
+        optimizer: Partial optimiser.
+        objective: The estimator of the ideal loss.
+        network: Role of the trained network.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        *,
+        optimizer: Optimizer,
+        objective: Objective,
+        network: str = "prediction",
+    ) -> None:
+        super().__init__(estimator, optimizer=optimizer, network=network)
+        self.objective = objective
+
+    def update(self, batch: Batch) -> Logs:
+        """Descend; propensity and imputation are frozen."""
+        loss = self.objective(self.estimator, batch)
+        self.step(loss)
+        return {"loss": loss.detach()}

@@ -1,0 +1,122 @@
+"""The two players of the minimax game: the propensity and its adversary."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from upo.distributed import batch_mean
+from upo.errors import InputError
+from upo.estimator import Estimator
+from upo.functional.propensity import binned_upo_loss
+from upo.learners.base import GradientLearner, Logs, Optimizer
+from upo.optim import Hyper, per_replica
+from upo.pairs import Batch, BatchSampler, Pairs
+
+
+class Penalty(Protocol):
+    """A term added to the propensity loss."""
+
+    def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
+        """Penalty of each replica ``[R]``, with the graph through ``p_hat`` ``[R, B]``."""
+
+
+class UPOPenalty:
+    r""":math:`\beta L_{UPO}` with the adversary's weights frozen (UPO, eq. (5)).
+
+    Args:
+        beta: Strength, at least 0; a number or one for each replica.
+
+    Raises:
+        InputError: If ``beta`` is negative.
+    """
+
+    def __init__(self, *, beta: Hyper = 1.0) -> None:
+        if not bool((torch.as_tensor(beta) >= 0).all()):
+            raise InputError(f"beta must be at least 0, got {beta}; try 1.")
+        self.beta = beta
+
+    def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
+        """The penalty ``[R]``."""
+        with torch.no_grad():
+            weight = adversary_weight(estimator, pairs)
+        bins = estimator.bins
+        loss = binned_upo_loss(p_hat, pairs.o, weight, bins.index(p_hat), bins.num_bins)
+        beta = per_replica(self.beta, estimator.space.replicas, "beta")
+        return loss * (beta if isinstance(beta, float) else beta.to(loss.device))
+
+
+def adversary_weight(estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, B]
+    """w(x) on the frozen features of the propensity network."""
+    weight: Tensor = estimator.networks["adversary"](estimator.features("propensity", pairs))
+    return weight
+
+
+class PropensityLearner(GradientLearner):
+    """Fits the propensity on batches of D: a pointwise loss plus penalties.
+
+    Args:
+        estimator: The networks.
+        optimizer: Partial optimiser.
+        loss: Pointwise loss of (logit, observed), e.g. cross-entropy or the Brier score.
+        penalties: Name -> term added to it.
+        network: Role of the trained network.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        *,
+        optimizer: Optimizer,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        penalties: dict[str, Penalty] | None = None,
+        network: str = "propensity",
+    ) -> None:
+        super().__init__(estimator, optimizer=optimizer, network=network)
+        self.loss = loss
+        self.penalties = dict(penalties or {})
+
+    def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:
+        """Recompute adaptive bins."""
+        if "adversary" in self.estimator.networks:
+            self.estimator.bins.refresh(self.estimator, epoch)
+
+    def update(self, batch: Batch) -> Logs:
+        """Descend; the adversary and the other networks are frozen."""
+        pairs = batch.d
+        logit = self.estimator.logit(self.network, pairs)
+        fit = batch_mean(self.loss(logit, pairs.o))
+        logs = {"loss": fit.detach()}
+        total = fit
+        p_hat = torch.sigmoid(logit) if self.penalties else logit
+        for name, penalty in self.penalties.items():
+            term = penalty(self.estimator, pairs, p_hat)
+            logs[name] = term.detach()
+            total = total + term
+        self.step(total)
+        return logs
+
+
+class AdversaryLearner(GradientLearner):
+    """Ascends L_UPO in the weights w; the propensity is frozen.
+
+    Args:
+        estimator: The networks.
+        optimizer: Partial optimiser.
+        network: Role of the trained network.
+    """
+
+    def __init__(
+        self, estimator: Estimator, *, optimizer: Optimizer, network: str = "adversary"
+    ) -> None:
+        super().__init__(estimator, optimizer=optimizer, network=network)
+
+    def update(self, batch: Batch) -> Logs:
+        """Ascend; no gradient reaches the propensity."""
+        pairs, bins = batch.d, self.estimator.bins
+        p_hat = self.estimator.propensity(pairs).detach()
+        weight = adversary_weight(self.estimator, pairs)
+        gain = binned_upo_loss(p_hat, pairs.o, weight, bins.index(p_hat), bins.num_bins)
+        self.step(-gain)
+        return {"gain": gain.detach()}

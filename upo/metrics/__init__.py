@@ -1,0 +1,26 @@
+"""Metrics of many replicas at once, exact for any batching and any split over devices."""
+
+from upo.metrics.diagnostics import (
+    BalancedMeanSquaredError,
+    DRBias,
+    DRVariance,
+    ExpectedCalibrationError,
+    Reliability,
+)
+from upo.metrics.pointwise import LogLoss, MeanSquaredError
+from upo.metrics.ranking import AUC, NDCG, F1AtK, PrecisionAtK, RecallAtK
+
+__all__ = [
+    "AUC",
+    "NDCG",
+    "BalancedMeanSquaredError",
+    "DRBias",
+    "DRVariance",
+    "ExpectedCalibrationError",
+    "F1AtK",
+    "LogLoss",
+    "MeanSquaredError",
+    "PrecisionAtK",
+    "RecallAtK",
+    "Reliability",
+]

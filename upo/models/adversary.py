@@ -1,0 +1,59 @@
+"""The adversary of the minimax game: a bounded weight w(x) of each pair's features."""
+
+import torch
+from torch import Tensor, nn
+
+from upo.errors import InputError
+from upo.models.replica import ReplicaLinear, Sizes
+
+_BOUNDS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "none": lambda x: x}
+
+
+class Adversary(nn.Module):
+    r"""Weight :math:`w(x)` on the propensity net's features, by an MLP or a logistic head.
+
+    The game's objective is homogeneous in w, so without a bound its maximum is infinite; ``tanh``
+    keeps w in (-1, 1), ``sigmoid`` in (0, 1), which can push residuals to one side only. ``none``
+    is what the authors' development code does with its MLP.
+
+    Source: UPO (AAAI 2026), eq. (4); bound and capacity are choices of this project.
+
+    Args:
+        sizes: Seeds; the tables are the propensity network's.
+        dim: Embedding size of the propensity network; there are ``2 * dim`` features.
+        hidden: Width of the hidden layer; 0 for the logistic variant.
+        bound: ``tanh``, ``sigmoid`` or ``none``.
+        purpose: Name of the network.
+
+    Raises:
+        InputError: If ``bound`` is unknown or ``hidden`` is negative.
+    """
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        dim: int,
+        hidden: int,
+        bound: str = "tanh",
+        purpose: str = "adversary",
+    ) -> None:
+        super().__init__()
+        if bound not in _BOUNDS:
+            raise InputError(f"adversary bound must be one of {list(_BOUNDS)}, got {bound!r}.")
+        if hidden < 0:
+            raise InputError(f"adversary hidden must be at least 0 (logistic), got {hidden}.")
+        self.bound = _BOUNDS[bound]
+        widths = [2 * dim, hidden, 1] if hidden else [2 * dim, 1]
+        self.layers = nn.ModuleList(
+            ReplicaLinear(a, b, seeds=sizes.seeds, purpose=f"{purpose}{n}", gain=2**0.5)
+            for n, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
+        )
+
+    def forward(self, features: Tensor) -> Tensor:  # [R, B, 2 * dim] -> [R, B]
+        """Weights of the pairs."""
+        x = features
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer(x))
+        weight: Tensor = self.bound(self.layers[-1](x).squeeze(-1))
+        return weight

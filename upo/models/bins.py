@@ -1,0 +1,64 @@
+"""Bins of the propensity for the minimax game: equal width, equal mass, or adaptive equal mass."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from upo.errors import InputError
+from upo.functional.binning import bins_from_edges, equal_mass_edges
+from upo.functional.propensity import bin_index
+from upo.sampling import EpochStream, Permutation, stream_key
+
+if TYPE_CHECKING:
+    from upo.estimator import Estimator
+
+RULES = ("equal_width", "equal_mass", "adaptive")
+
+
+class Bins(nn.Module):
+    """Assigns propensities to M bins; membership carries no gradient.
+
+    Args:
+        num_bins: M, at least 1.
+        rule: ``equal_width`` (stated in the paper; with sparse data nearly all pairs share the first
+            bin), ``equal_mass`` (quantiles of each batch, the development code), or ``adaptive``
+            (quantiles of a large sample of D, recomputed at the start of every epoch).
+        sample: Pairs of D in that sample.
+
+    Raises:
+        InputError: If ``num_bins < 1`` or the rule is unknown.
+    """
+
+    edges: Tensor
+
+    def __init__(self, *, num_bins: int = 10, rule: str = "adaptive", sample: int = 65536) -> None:
+        super().__init__()
+        if num_bins < 1:
+            raise InputError(f"estimator.bins.num_bins must be at least 1, got {num_bins}.")
+        if rule not in RULES:
+            raise InputError(f"estimator.bins.rule must be one of {list(RULES)}, got {rule!r}.")
+        self.num_bins, self.rule, self.sample = num_bins, rule, sample
+        self.register_buffer("edges", torch.zeros(0))
+
+    def index(self, p_hat: Tensor) -> Tensor:  # [R, B] -> [R, B]
+        """Bin of each propensity."""
+        if self.rule == "adaptive":
+            return bins_from_edges(p_hat.detach(), self.edges)
+        return bin_index(p_hat, self.num_bins, self.rule)
+
+    @torch.no_grad()
+    def refresh(self, estimator: "Estimator", epoch: int) -> None:
+        """Recompute adaptive edges; every rank computes the same."""
+        if self.rule != "adaptive":
+            return
+        space = estimator.space
+        size = min(self.sample, space.n_pairs)
+        domain = Permutation(space.n_pairs, space.n_items)
+        stream = EpochStream(domain, stream_key(space.seeds, "bins"))
+        index = stream.rows(epoch, 1, 0, size, size)[:, 0]
+        self.edges = equal_mass_edges(estimator.propensity(space.pairs(index, size)), self.num_bins)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
+        self.edges = state_dict[prefix + "edges"].clone()  # its size changes at the first refresh
+        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]

@@ -1,0 +1,100 @@
+"""Three meanings of the imputed error e_hat, each with the prediction error it goes with.
+
+All expose ``error(f_logit, label)`` and ``imputed(f_logit, g_logit)``, where ``g_logit`` is the
+output of the imputation network. Which side is frozen is the caller's choice.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from upo.errors import InputError
+from upo.functional.errors import cross_entropy, squared_error
+from upo.models.replica import Sizes
+
+
+class PseudoLabel:
+    r"""Form A, the default: :math:`\hat e = CE(f, \tilde y)` with pseudo-label :math:`\tilde y=\sigma(g)`.
+
+    The only form through which imputation reaches the prediction's gradient with a cross-entropy.
+    """
+
+    def error(self, f_logit: Tensor, label: Tensor) -> Tensor:
+        """e: cross-entropy against the label."""
+        return cross_entropy(f_logit, label)
+
+    def imputed(self, f_logit: Tensor, g_logit: Tensor) -> Tensor:
+        """e_hat: cross-entropy against the pseudo-label."""
+        return cross_entropy(f_logit, torch.sigmoid(g_logit))
+
+
+class Residual:
+    r"""Form B, the original squared-error DR-JL: :math:`\hat e=(f-\mathrm{sg}(f)-g)^2`, g imputes r - f.
+
+    Source: Wang et al., ICML 2019, section 4.
+    """
+
+    def error(self, f_logit: Tensor, label: Tensor) -> Tensor:
+        """e: squared error against the label."""
+        return squared_error(f_logit, label)
+
+    def imputed(self, f_logit: Tensor, g_logit: Tensor) -> Tensor:
+        """e_hat: squared imputed residual, with the gradient of (r - f)^2 at r = f + g."""
+        f = torch.sigmoid(f_logit)
+        return (f - f.detach() - torch.tanh(g_logit)) ** 2
+
+
+class DirectError:
+    r"""Form C, the UPO paper's eq. (2): :math:`\hat e=\mathrm{softplus}(g)`, free of the prediction.
+
+    The prediction's gradient is then that of IPS exactly, so this form is for estimating a loss and
+    for diagnostics rather than for training.
+    """
+
+    def error(self, f_logit: Tensor, label: Tensor) -> Tensor:
+        """e: cross-entropy against the label."""
+        return cross_entropy(f_logit, label)
+
+    def imputed(self, f_logit: Tensor, g_logit: Tensor) -> Tensor:
+        """e_hat: regressed error, at least 0."""
+        return torch.nn.functional.softplus(g_logit)
+
+
+ErrorForm = PseudoLabel | Residual | DirectError
+
+
+class ConstantImputation(nn.Module):
+    """A constant pseudo-label for each replica (doubly robust without an imputation network).
+
+    Args:
+        sizes: Seeds; every network is built with the same arguments.
+        label: Pseudo-label in (0, 1), or None to estimate it before the stage that uses it, as the
+            self-normalised IPS mean of the training labels.
+        purpose: Unused.
+
+    Raises:
+        InputError: If ``label`` is outside (0, 1).
+    """
+
+    logit: Tensor
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        label: float | None = None,
+        purpose: str = "constant",
+    ) -> None:
+        super().__init__()
+        if label is not None and not 0 < label < 1:
+            raise InputError(f"imputation label must lie in (0, 1), got {label}; try 0.5.")
+        self.estimate = label is None
+        start = torch.full((len(sizes.seeds), 1), 0.5 if label is None else float(label))
+        self.register_buffer("logit", torch.logit(start))
+
+    def set_label(self, label: Tensor) -> None:  # [R]
+        """Fix the pseudo-label."""
+        self.logit.copy_(torch.logit(label.clamp(1e-4, 1 - 1e-4))[:, None])
+
+    def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B] -> [R, B]
+        """The constant logit for every pair."""
+        return self.logit.expand_as(users)

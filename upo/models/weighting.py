@@ -1,0 +1,63 @@
+"""From a propensity network to the clipped propensity that divides."""
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from upo.errors import InputError
+from upo.functional.propensity import clip_propensity
+from upo.optim import Hyper, per_replica
+
+if TYPE_CHECKING:
+    from upo.estimator import Estimator
+    from upo.pairs import Pairs
+
+
+class Weighting(Protocol):
+    """Gives the propensity by which observed errors are divided."""
+
+    def p_hat(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:  # [R, B]
+        """Clipped propensities of the pairs."""
+
+    def clipped_share(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:  # [R]
+        """Share of the pairs whose propensity the clip moved."""
+
+
+class ClippedPropensity:
+    """Learned propensity, clipped to ``[p_min, 1 - 1e-6]``.
+
+    Args:
+        p_min: Lower clip in (0, 1]; a number or one for each replica. The field's 0.05 exceeds the
+            *mean* propensity of sparse data, where almost every weight then saturates.
+        relative: Read ``p_min`` as a multiple of the density |O| / |D|.
+        network: Name of the propensity network.
+
+    Raises:
+        InputError: If ``p_min`` is outside (0, 1].
+    """
+
+    def __init__(
+        self, *, p_min: Hyper = 0.05, relative: bool = False, network: str = "propensity"
+    ) -> None:
+        values = torch.as_tensor(p_min)
+        if not bool(((values > 0) & (values <= 1)).all()):
+            raise InputError(f"estimator.weighting.p_min must lie in (0, 1], got {p_min}; try 0.05.")
+        self.p_min, self.relative, self.network = p_min, relative, network
+
+    def p_hat(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
+        """Clipped propensities ``[R, B]``."""
+        raw = torch.sigmoid(estimator.logit(self.network, pairs))
+        return clip_propensity(raw, self._floor(estimator))
+
+    def clipped_share(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
+        """Share of the pairs below the clip, ``[R]``."""
+        raw = torch.sigmoid(estimator.logit(self.network, pairs))
+        return (raw < self._floor(estimator)).float().mean(-1)
+
+    def _floor(self, estimator: "Estimator") -> float | Tensor:
+        floor = per_replica(self.p_min, estimator.space.replicas, "estimator.weighting.p_min")
+        scale = estimator.space.density if self.relative else 1.0
+        if isinstance(floor, float):
+            return floor * scale
+        return (floor * scale).to(estimator.space.keys.device)[:, None]

@@ -1,0 +1,176 @@
+"""Callbacks of a stage: per-replica selection of epochs, history, progress, atomic checkpoints."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from upo.modules.debiasing import DebiasingModule
+from upo.modules.propensity import PropensityModule
+from upo.modules.stage import StageModule
+
+
+class ReplicaSelection(Callback):
+    """Keeps each replica's best epoch and stops when every replica has run out of patience.
+
+    Snapshots are copies. (Public code keeps references to live tensors, so that restoring the best
+    epoch does nothing.)
+
+    Args:
+        patience: Epochs without improvement that stop a replica; 0 for never.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.best: Tensor | None = None  # [R], lower is better
+        self.best_epoch: Tensor | None = None  # [R]
+        self.snapshot: dict[str, Tensor] = {}
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Compare and keep."""
+        if trainer.sanity_checking or not isinstance(module, DebiasingModule):
+            return
+        value = module.selection
+        if value is None:
+            return
+        networks = module.estimator.networks
+        epoch = torch.full_like(value, trainer.current_epoch).long()
+        if self.best is None or self.best_epoch is None:
+            self.best, self.best_epoch = value.clone(), epoch
+            self.snapshot = {k: v.detach().clone() for k, v in networks.state_dict().items()}
+        else:
+            better = value < self.best
+            self.best = torch.where(better, value, self.best)
+            self.best_epoch = torch.where(better, epoch, self.best_epoch)
+            _copy_replicas(networks, self.snapshot, better)
+        if self.patience and bool((epoch - self.best_epoch >= self.patience).all()):
+            trainer.should_stop = True
+
+    def restore(self, networks: nn.ModuleDict) -> None:
+        """Give every replica its best epoch's parameters."""
+        if self.snapshot:
+            networks.load_state_dict(self.snapshot)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"best": self.best, "best_epoch": self.best_epoch, "snapshot": self.snapshot}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a killed run's choice."""
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        self.snapshot = state_dict["snapshot"]
+
+
+@torch.no_grad()
+def _copy_replicas(networks: nn.ModuleDict, into: dict[str, Tensor], mask: Tensor) -> None:
+    """Copy the parameters of the replicas in ``mask`` ([R] bool)."""
+    if not bool(mask.any()):
+        return
+    replicas = len(mask)
+    for name, value in networks.state_dict().items():
+        live, kept = value.reshape(replicas, -1), into[name].view(replicas, -1)
+        kept[mask] = live[mask]
+
+
+class History(Callback):
+    """Collects every epoch's logs of every replica, for the figures and the tables."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+        self.logs: dict[str, list[Tensor]] = {}
+        self.residuals: list[Tensor] = []  # [R, M] of each validation of a game
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Note the epoch."""
+        if not isinstance(module, StageModule):
+            return
+        self.epochs.append(trainer.current_epoch)
+        for name, value in module.epoch_logs.items():
+            self.logs.setdefault(name, []).append(value.detach().cpu().clone())
+        if isinstance(module, PropensityModule) and module.residuals is not None:
+            self.residuals.append(module.residuals.cpu().clone())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"epochs": self.epochs, "logs": self.logs, "residuals": self.residuals}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a killed run's history."""
+        self.epochs, self.logs = state_dict["epochs"], state_dict["logs"]
+        self.residuals = state_dict["residuals"]
+
+
+class StageProgress(ProgressBar):
+    """One bar for a stage: epochs done, and the current validation figure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bar: Any = None
+        self.enabled = True
+
+    def disable(self) -> None:
+        """Draw nothing (ranks other than 0)."""
+        self.enabled = False
+
+    def enable(self) -> None:
+        """Draw."""
+        self.enabled = True
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Open the bar."""
+        name = module.stage if isinstance(module, StageModule) else "training"
+        self.bar = tqdm(
+            total=trainer.max_epochs,
+            initial=trainer.current_epoch,
+            desc=f"{name:>12}",
+            unit="epoch",
+            mininterval=0.2,
+            dynamic_ncols=True,
+            disable=not self.enabled,
+        )
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Advance."""
+        figures = {
+            name.rsplit("/", 1)[-1]: f"{float(value):.4f}"
+            for name, value in trainer.progress_bar_metrics.items()
+        }
+        self.bar.set_postfix(figures, refresh=False)
+        self.bar.update(1)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Close the bar."""
+        self.bar.close()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, _: BaseException) -> None:
+        """Close the bar, so that the error stands on a line of its own."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there, so a kill leaves no broken file."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write atomically."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,35 @@
+"""Stage 2: debiased prediction and imputation (Algorithm 1 of UPO, lines 14-21)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from upo.modules.stage import StageModule
+from upo.protocols import Protocol
+
+
+class DebiasingModule(StageModule):
+    """Trains prediction and imputation with the learned propensities, and selects epochs.
+
+    With a joint schedule the players of the propensity are learners of this stage too.
+
+    Args:
+        protocol: Says on what data an epoch is judged.
+        **stage: See ``StageModule``.
+    """
+
+    def __init__(self, *, protocol: Protocol, **stage: Any) -> None:
+        super().__init__(**stage)
+        self.protocol = protocol
+        self.selection: Tensor | None = None  # [R], lower is better
+
+    def validation_step(self, *_: Any) -> None:
+        """Judge the current parameters under the protocol."""
+        with torch.no_grad():
+            values = self.protocol.validate(self.estimator)
+        self.selection = self.protocol.sign * values[self.protocol.monitor]
+        for name, value in values.items():
+            self.epoch_logs[f"{self.stage}/val/{name}"] = value
+            shown = name == self.protocol.monitor
+            self.log(f"{self.stage}/val/{name}", value.mean(), prog_bar=shown, batch_size=1)

@@ -1,0 +1,146 @@
+"""What both LightningModules share: run a list of learners, in order, on counter-based batches."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from upo.errors import InputError
+from upo.estimator import Estimator
+from upo.learners.base import Learner
+from upo.pairs import BatchSampler
+
+CHUNK_STEPS = 128
+CHUNK_PAIRS = 2**22  # pairs whose indices are held at once
+
+
+class DivergenceError(InputError):
+    """A loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """How long a stage runs and what a step sees.
+
+    Attributes:
+        epochs: Most epochs, at least 1; a validation follows each.
+        observed_batch: Rows of O in a step.
+        pair_batch: Pairs of D in a step.
+        patience: Epochs without improvement after which a replica has stopped; 0 for never.
+        steps: Steps in an epoch; None for one pass over O (or over D where O is not drawn).
+    """
+
+    epochs: int
+    observed_batch: int = 0
+    pair_batch: int = 0
+    patience: int = 0
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "observed_batch", "pair_batch", "patience"):
+            least = 1 if name == "epochs" else 0
+            if getattr(self, name) < least:
+                raise InputError(
+                    f"estimator.stages.*.{name} must be at least {least}, got {getattr(self, name)}."
+                )
+        if not self.observed_batch and not self.pair_batch:
+            raise InputError("A stage needs observed_batch or pair_batch above 0.")
+
+
+class Chunks:
+    """Chunks ``(first step, steps)`` that together make ``total`` steps."""
+
+    def __init__(self, total: int, size: int) -> None:
+        self.total, self.size = total, size
+
+    def __len__(self) -> int:
+        return -(-self.total // self.size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for first in range(0, self.total, self.size):
+            yield first, min(self.size, self.total - first)
+
+
+class StageModule(L.LightningModule):
+    """Runs its learners in order, each step; an epoch ends with one validation.
+
+    One ``training_step`` runs a chunk of steps, since the trainer's own loop costs as much as a
+    third of a step at Coat's size.
+
+    Args:
+        estimator: The networks.
+        learners: Name -> learner, in the order in which they play.
+        plan: Length and batch sizes.
+        name: Name of the stage: streams, logs and checkpoints carry it.
+    """
+
+    def __init__(
+        self, estimator: Estimator, learners: dict[str, Learner], plan: StagePlan, name: str
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.estimator = estimator
+        self.learners = learners
+        self.plan = plan
+        self.stage = name
+        self.sampler = BatchSampler(
+            estimator.space, name, plan.observed_batch, plan.pair_batch
+        )
+        self.steps_per_epoch = plan.steps or self.sampler.steps_per_epoch()
+        self.epoch_logs: dict[str, Tensor] = {}  # means over the epoch so far, [R] each
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """The learners' optimisers, so that checkpoints hold their state."""
+        return [x.optimizer for x in self.learners.values() if x.optimizer is not None]
+
+    def train_dataloader(self) -> "Chunks":
+        """Chunks of one epoch; batches follow from the step numbers."""
+        width = self.estimator.space.replicas * (
+            self.sampler.observed_batch + self.sampler.pair_batch
+        )
+        size = max(1, min(CHUNK_STEPS, CHUNK_PAIRS // width, self.steps_per_epoch))
+        return Chunks(self.steps_per_epoch, size)
+
+    def val_dataloader(self) -> "Chunks":
+        """One item: a validation is one pass over this rank's share."""
+        return Chunks(1, 1)
+
+    def on_fit_start(self) -> None:
+        for learner in self.learners.values():
+            learner.on_stage_start()
+
+    def on_train_epoch_start(self) -> None:
+        self.epoch_logs = {}
+        for learner in self.learners.values():
+            learner.on_epoch_start(self.current_epoch, self.sampler)
+
+    def training_step(self, chunk: tuple[int, int], _: int) -> None:
+        """Run a chunk of steps."""
+        offset, count = chunk
+        first = self.current_epoch * self.steps_per_epoch + offset
+        logs: dict[str, list[Tensor]] = {}
+        for batch in self.sampler.chunk(first, count):
+            for name, learner in self.learners.items():
+                for key, value in learner.update(batch).items():
+                    logs.setdefault(f"{self.stage}/train/{name}_{key}", []).append(value)
+        for key, values in logs.items():
+            stacked = torch.stack(values)  # [steps, R]
+            self._check_finite(key, stacked, first)
+            share = stacked.sum(0) / self.steps_per_epoch
+            self.epoch_logs[key] = self.epoch_logs.get(key, 0.0) + share
+
+    def on_train_epoch_end(self) -> None:
+        self.log_dict({k: v.mean() for k, v in self.epoch_logs.items()})
+
+    def _check_finite(self, key: str, values: Tensor, first: int) -> None:
+        if bool(torch.isfinite(values).all()):
+            return
+        step, replica = torch.nonzero(~torch.isfinite(values))[0].tolist()
+        seed = int(self.estimator.space.seeds[replica])
+        raise DivergenceError(
+            f"{key} became {float(values[step, replica])} in stage {self.stage!r} at step "
+            f"{first + step} of replica {replica} (seed {seed}); lower that player's learning rate "
+            "or raise estimator.weighting.p_min."
+        )

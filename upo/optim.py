@@ -1,0 +1,95 @@
+"""Adam whose learning rate and weight decay may differ between the replicas of a stack."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from upo.errors import InputError
+
+Hyper = float | Tensor | list[float]
+
+
+def per_replica(value: Hyper, replicas: int, name: str) -> float | Tensor:
+    """A float when all replicas agree, else a float32 ``[R]`` tensor.
+
+    Raises:
+        InputError: If a list is neither of length 1 nor of length ``replicas``.
+    """
+    if isinstance(value, int | float):
+        return float(value)
+    values = torch.as_tensor(list(value), dtype=torch.float32)
+    if values.numel() not in (1, replicas):
+        raise InputError(
+            f"{name} has {values.numel()} values for {replicas} replicas; "
+            "give one value, or one for each replica."
+        )
+    return float(values[0]) if bool((values == values[0]).all()) else values
+
+
+class ReplicaAdam(torch.optim.Adam):
+    """Fused Adam with coupled L2 decay over replica-major parameters.
+
+    Every parameter holds its replicas first (``[R, ...]`` or ``[R * n, k]``). Where a rate differs
+    between replicas, the fused kernel runs at rate 1 and the step is scaled for each replica, so a
+    stack costs one kernel whatever its hyperparameters.
+
+    Args:
+        params: Parameters of one player.
+        replicas: R.
+        lr: Learning rate, > 0; a number or one for each replica.
+        weight_decay: L2 coefficient added to the gradient, >= 0; a number or one for each replica.
+        betas: Decay rates of the moments.
+        eps: Added to the denominator.
+
+    Raises:
+        InputError: If a rate is out of range or of the wrong length.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        replicas: int = 1,
+        lr: Hyper = 1e-2,
+        weight_decay: Hyper = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        self.replicas = replicas
+        self.rate = per_replica(lr, replicas, "lr")
+        self.decay = per_replica(weight_decay, replicas, "weight_decay")
+        if not bool((torch.as_tensor(self.rate) > 0).all()):
+            raise InputError(f"lr must be positive, got {lr}; try 0.01.")
+        if not bool((torch.as_tensor(self.decay) >= 0).all()):
+            raise InputError(f"weight_decay must be at least 0, got {weight_decay}; try 1e-5.")
+        super().__init__(
+            params,
+            lr=self.rate if isinstance(self.rate, float) else 1.0,
+            weight_decay=self.decay if isinstance(self.decay, float) else 0.0,
+            betas=tuple(betas),
+            eps=eps,
+            fused=True,
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update every parameter from its ``.grad``."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        if isinstance(self.decay, Tensor):
+            self.decay = self.decay.to(params[0].device)
+            for p in params:
+                self._view(p.grad).addcmul_(self._view(p), self.decay[:, None])
+        if isinstance(self.rate, float):
+            super().step()
+            return
+        self.rate = self.rate.to(params[0].device)
+        before = [p.clone() for p in params]
+        super().step()
+        for p, old in zip(params, before, strict=True):
+            self._view(p).lerp_(self._view(old), 1.0 - self.rate[:, None])
+
+    def _view(self, x: Tensor | None) -> Tensor:
+        assert x is not None  # noqa: S101 - set by the learner just before the step
+        return x.view(self.replicas, -1)

@@ -1,0 +1,269 @@
+"""The pair space D = users x items, never materialised: lookups, splits and batches.
+
+Observed pairs live in sorted keys ``u * n_items + i``; whether a pair was observed is a binary
+search. Each replica may hold out other rows; its split is a keyed permutation, not a list.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from upo import distributed
+from upo.models.replica import Sizes
+from upo.sampling import EpochStream, Permutation, stream_key
+
+
+@dataclass(eq=False)
+class Pairs:
+    """A slice of a batch of user-item pairs, one row for each replica.
+
+    Attributes:
+        users: ``[R, B]`` int64.
+        items: ``[R, B]`` int64.
+        space: Where observation and labels are looked up.
+        total: Global size of the batch (B summed over ranks).
+        memo: Results of networks on this batch by (network, what): parameter version, whether the
+            value carries a graph, value.
+    """
+
+    users: Tensor
+    items: Tensor
+    space: "PairSpace"
+    total: int
+    memo: dict[tuple[str, str], tuple[int, bool, Tensor]] = field(default_factory=dict)
+
+    @cached_property
+    def _found(self) -> tuple[Tensor, Tensor]:
+        return self.space.find(self.users, self.items)
+
+    @cached_property
+    def observed(self) -> Tensor:
+        """``[R, B]`` bool: the pair is in the log, held-out rows included."""
+        return self._found[1]
+
+    @cached_property
+    def o(self) -> Tensor:
+        """``observed`` as 0/1 floats."""
+        return self.observed.float()
+
+    @cached_property
+    def trainable(self) -> Tensor:
+        """``[R, B]`` bool: the pair is a training row of its replica."""
+        row, found = self._found
+        return found & self.space.in_train(row)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """``[R, B]`` 0/1 labels; 0 where there is no training row, so mask with ``trainable``."""
+        return torch.where(self.trainable, self.space.labels[self._found[0]], 0.0)
+
+
+class ObservedPairs(Pairs):
+    """Training rows: every pair is observed and labelled."""
+
+    def __init__(self, rows: Tensor, space: "PairSpace", total: int) -> None:
+        keys = space.keys[rows]
+        users = torch.div(keys, space.n_items, rounding_mode="floor")
+        super().__init__(users, keys - users * space.n_items, space, total)
+        self.observed = torch.ones_like(rows, dtype=torch.bool)
+        self.trainable = self.observed
+        self.labels = space.labels[rows]
+
+
+@dataclass(eq=False)
+class Batch:
+    """What one step sees: training rows from O and pairs from D (either may be absent)."""
+
+    observed: ObservedPairs | None
+    pairs: Pairs | None
+
+    @property
+    def o(self) -> ObservedPairs:
+        """The batch of O.
+
+        Raises:
+            ValueError: If the stage draws no observed rows.
+        """
+        if self.observed is None:
+            raise ValueError("This learner needs observed rows; set the stage's observed_batch.")
+        return self.observed
+
+    @property
+    def d(self) -> Pairs:
+        """The batch of D.
+
+        Raises:
+            ValueError: If the stage draws no pairs of D.
+        """
+        if self.pairs is None:
+            raise ValueError("This learner needs pairs of D; set the stage's pair_batch.")
+        return self.pairs
+
+
+class PairSpace(nn.Module):
+    """Observed keys and labels on the device, with the split and the streams of each replica.
+
+    Args:
+        keys: ``[N]`` sorted unique int64 keys of the MNAR log.
+        labels: ``[N]`` 0/1 labels.
+        n_users: Rows of D.
+        n_items: Columns of D.
+        seeds: One for each replica.
+        holdout: Share of the log held out for selection, in [0, 1), drawn by seed.
+    """
+
+    keys: Tensor
+    labels: Tensor
+    seeds: Tensor
+
+    def __init__(
+        self,
+        keys: Tensor,
+        labels: Tensor,
+        n_users: int,
+        n_items: int,
+        seeds: list[int],
+        holdout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.n_users, self.n_items = n_users, n_items
+        self.register_buffer("keys", keys, persistent=False)
+        self.register_buffer("labels", labels.float(), persistent=False)
+        self.register_buffer("seeds", torch.tensor(seeds), persistent=False)
+        self.n_observed = len(keys)
+        self.n_held = round(self.n_observed * holdout)
+        self.n_train = self.n_observed - self.n_held
+        self._split = Permutation(self.n_observed)
+
+    @property
+    def replicas(self) -> int:
+        """R."""
+        return len(self.seeds)
+
+    @property
+    def sizes(self) -> Sizes:
+        """What networks need to be built."""
+        return Sizes(self.n_users, self.n_items, self.seeds.tolist(), self.density)
+
+    @property
+    def n_pairs(self) -> int:
+        """|D|."""
+        return self.n_users * self.n_items
+
+    @property
+    def density(self) -> float:
+        """|O| / |D|, held-out rows included."""
+        return self.n_observed / self.n_pairs
+
+    def find(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Row in the log (arbitrary where absent) and whether it is there; both of users' shape."""
+        key = users * self.n_items + items
+        row = torch.searchsorted(self.keys, key).clamp_(max=self.n_observed - 1)
+        return row, self.keys[row] == key
+
+    def train_rows(self, positions: Tensor) -> Tensor:  # [R, ...] -> [R, ...]
+        """Rows of the log at positions ``0 .. n_train - 1`` of each replica's split."""
+        if self.n_held == 0:
+            return positions
+        return self._split(positions, self._split_key(positions.dim()))
+
+    def held_rows(self, lo: int, hi: int) -> Tensor:
+        """``[R, hi - lo]`` held-out rows of each replica (positions lo .. hi - 1 of ``n_held``)."""
+        positions = torch.arange(self.n_train + lo, self.n_train + hi, device=self.keys.device)
+        expanded = positions.expand(self.replicas, -1)
+        return self._split(expanded, self._split_key(2))
+
+    def in_train(self, rows: Tensor) -> Tensor:  # [R, ...] -> bool
+        """Whether rows of the log are training rows of their replica."""
+        if self.n_held == 0:
+            return torch.ones_like(rows, dtype=torch.bool)
+        return self._split.inverse(rows, self._split_key(rows.dim())) < self.n_train
+
+    def _split_key(self, dim: int) -> Tensor:
+        return stream_key(self.seeds, "split").view(-1, *[1] * (dim - 1))
+
+    def pairs(self, index: Tensor, total: int) -> Pairs:
+        """Pairs of flat indices ``u * n_items + i`` (``[R, B]``)."""
+        users = torch.div(index, self.n_items, rounding_mode="floor")
+        return Pairs(users, index - users * self.n_items, self, total)
+
+
+class BatchSampler:
+    """Draws the batches of one stage.
+
+    Args:
+        space: The pair space.
+        stage: Name of the stage; streams of different stages are independent.
+        observed_batch: Rows of O in a step; 0 for none. Capped at the training rows there are.
+        pair_batch: Pairs of D in a step; 0 for none. With ``|D|`` or more, all of D every step.
+    """
+
+    def __init__(self, space: PairSpace, stage: str, observed_batch: int, pair_batch: int) -> None:
+        self.space = space
+        self.observed_batch = min(observed_batch, space.n_train)
+        self.pair_batch = min(pair_batch, space.n_pairs)
+        self.stage = stage
+        self._full: Pairs | None = None
+
+    def steps_per_epoch(self) -> int:
+        """Batches of O in an epoch, at least 1; without O, batches of D that cover D once."""
+        if self.observed_batch:
+            return max(1, self.space.n_train // self.observed_batch)
+        return max(1, self.space.n_pairs // max(1, self.pair_batch))
+
+    def chunk(self, first: int, count: int) -> list[Batch]:
+        """Batches of steps ``first .. first + count - 1``: this rank's slice of each."""
+        observed = self._draw_observed(first, count)
+        pairs = self._draw_pairs(first, count)
+        return [
+            Batch(observed[s] if observed else None, pairs[s] if pairs else None)
+            for s in range(count)
+        ]
+
+    def _draw_observed(self, first: int, count: int) -> list[ObservedPairs]:
+        if not self.observed_batch:
+            return []
+        stream = EpochStream(Permutation(self.space.n_train), self._key("observed"))
+        lo, hi = distributed.share(self.observed_batch)
+        rows = self.space.train_rows(stream.rows(first, count, lo, hi, self.observed_batch))
+        chunk = ObservedPairs(rows, self.space, self.observed_batch)
+        return [_observed_step(chunk, s) for s in range(count)]
+
+    def _draw_pairs(self, first: int, count: int) -> list[Pairs]:
+        if not self.pair_batch:
+            return []
+        lo, hi = distributed.share(self.pair_batch)
+        if self.pair_batch == self.space.n_pairs:
+            if self._full is None:
+                index = torch.arange(lo, hi, device=self.space.keys.device)
+                expanded = index.expand(self.space.replicas, -1)
+                self._full = self.space.pairs(expanded, self.pair_batch)
+            self._full.memo.clear()
+            return [self._full] * count
+        domain = Permutation(self.space.n_pairs, self.space.n_items)
+        stream = EpochStream(domain, self._key("pairs"))
+        index = stream.rows(first, count, lo, hi, self.pair_batch)
+        chunk = self.space.pairs(index, self.pair_batch)
+        row, found = chunk._found
+        steps = []
+        for s in range(count):
+            step = Pairs(chunk.users[:, s], chunk.items[:, s], self.space, self.pair_batch)
+            step._found = (row[:, s], found[:, s])
+            steps.append(step)
+        return steps
+
+    def _key(self, purpose: str) -> Tensor:
+        return stream_key(self.space.seeds, self.stage, purpose)
+
+
+def _observed_step(chunk: ObservedPairs, step: int) -> ObservedPairs:
+    """One step's columns of a chunk, as views."""
+    view = ObservedPairs.__new__(ObservedPairs)
+    Pairs.__init__(
+        view, chunk.users[:, step], chunk.items[:, step], chunk.space, chunk.total
+    )
+    view.observed = view.trainable = chunk.observed[:, step]
+    view.labels = chunk.labels[:, step]
+    return view
