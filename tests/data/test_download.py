@@ -30,7 +30,7 @@ PAGES = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):  # noqa: N802 - the name that http.server calls
+    def do_GET(self):
         self.server.hits.append(self.path)
         if self.path == "/broken":
             self.send_response(200)
@@ -90,7 +90,7 @@ def test_a_failed_transfer_leaves_things_as_they_were(server, tmp_path, page, sh
 
 def test_no_server(tmp_path, server):
     url = server.url.rsplit(":", 1)[0] + ":9/x"  # the discard port: nothing listens
-    with pytest.raises(InputError, match="could not be downloaded .*refused"):
+    with pytest.raises(InputError, match=r"could not be downloaded .*refused"):
         fetch(url, None, tmp_path / "x", progress=False)
 
 

@@ -44,15 +44,16 @@ def test_the_default_label_is_above_two_unrounded(tmp_path):
 
 
 def test_official_logs(tmp_path):
-    small = [(u, i, (u * 7 + i) % 4) for u in (3, 5) for i in (10, 20, 30)]
+    small = [(u, i, (u * 7 + i // 10) % 4) for u in (3, 5) for i in (10, 20, 30)]
     big = [(1, 10, 4.0), (1, 10, 1.0), (3, 99, 0.5), (5, 20, 9.0), (1, 10, 1.0)]
-    data = read_kuairec(write_official(tmp_path, big, small), test_per_user=None)
+    folder, rule = write_official(tmp_path, big, small), LabelRule(0.7)
+    data = read_kuairec(folder, rule, test_per_user=None)
     assert data.user_ids.tolist() == [1, 3, 5]
     assert data.item_ids.tolist() == [10, 20, 30, 99]
     assert data.train.keys.tolist() == [0, 7]  # (5, 20) is of the small matrix
     assert data.train.ratings.tolist() == [2.0, 0.5]  # the mean of three rows
     assert data.test.keys.tolist() == [4, 5, 6, 8, 9, 10]
-    last = read_kuairec(tmp_path, duplicates="last", label_rule=LabelRule(0.7), test_per_user=None)
+    last = read_kuairec(folder, rule, duplicates="last", test_per_user=None)
     assert last.train.ratings.tolist() == [1.0, 0.5]
 
 

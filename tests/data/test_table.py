@@ -49,10 +49,15 @@ def test_formats(tmp_path, write, name):
 
 
 @pytest.mark.parametrize("library", [pd, pl])
-def test_frames_of_any_library(library):
+@pytest.mark.parametrize("categories", [False, True])
+def test_frames_of_any_library(library, categories):
     frame = library.DataFrame(
         {"who": ["x", "y", "x"], "what": [30, 10, 10], "stars": [5, 1, 2], "note": ["", "", ""]}
     )
+    if categories and library is pl:
+        frame = frame.with_columns(pl.col("who").cast(pl.Categorical))
+    elif categories:
+        frame = frame.astype({"who": "category"})
     data = rating_data_from_frames(frame, columns=Columns("who", "what", "stars"))
     assert data.user_ids.tolist() == ["x", "y"]
     assert data.item_ids.tolist() == [10, 30]
@@ -76,7 +81,10 @@ def test_ids_of_any_type(ids):
     data = rating_data_from_frames(frame)
     assert len(data.user_ids) == 2
     assert data.train.users.tolist() == [0, 1, 1] or data.train.users.tolist() == [0, 0, 1]
-    by_id = {data.user_ids[u]: r for u, r in zip(data.train.users, data.train.ratings.tolist())}
+    by_id = {
+        data.user_ids[u]: r
+        for u, r in zip(data.train.users, data.train.ratings.tolist(), strict=True)
+    }
     assert list(by_id.values())[-1] in (2.0, 5.0)
 
 
@@ -182,7 +190,7 @@ def test_id_maps(write, tmp_path):
 def test_datamodule(write):
     module = TableDataModule(str(write(CSV)), rating_range=[1, 5], name="mine")
     assert module.read().name == "mine"
-    with pytest.raises(InputError, match="must lie in 1..4"):
+    with pytest.raises(InputError, match=r"must lie in 1\.\.4"):
         TableDataModule(str(write(CSV)), rating_range=[1, 4]).read()
     with pytest.raises(InputError, match=r"rating_range must be null or \[low, high\]"):
         TableDataModule(str(write(CSV)), rating_range=[5, 1])

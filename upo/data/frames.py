@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from upo.data.duplicates import resolve_duplicates
-from upo.data.interactions import Ids, Interactions, LabelRule
+from upo.data.interactions import Ids, Interactions, LabelRule, shown
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
 
@@ -57,7 +57,22 @@ def to_arrow(frame: Any, columns: list[str] | None, source: str) -> pa.Table:
             f"rename them, or name yours with dataset.user_column, dataset.item_column and "
             f"dataset.rating_column."
         )
-    return table.select(columns) if columns else table
+    return _plain_text(table.select(columns) if columns else table)
+
+
+def _plain_text(table: pa.Table) -> pa.Table:
+    """Text as the type that Arrow computes with; polars gives string views."""
+    for place, field in enumerate(table.schema):
+        column = table[field.name]
+        if pa.types.is_dictionary(field.type) and pa.types.is_string_view(field.type.value_type):
+            parts = [(part.indices, part.dictionary.cast(pa.string())) for part in column.chunks]
+            text = pa.chunked_array([pa.DictionaryArray.from_arrays(*part) for part in parts])
+        elif pa.types.is_string_view(field.type):
+            text = column.cast(pa.large_string())
+        else:
+            continue
+        table = table.set_column(place, field.name, text)
+    return table
 
 
 def rating_data_from_frames(
@@ -143,10 +158,9 @@ def _check_nulls(table: pa.Table, source: str) -> None:
     for name in table.column_names:
         column = table[name]
         empty = column.is_null(nan_is_null=True)
-        if pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type):
-            empty = pc.or_(empty, pc.equal(column.cast(pa.string()), "").fill_null(True))
-        elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            empty = pc.or_(empty, pc.equal(column, "").fill_null(True))
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            empty = pc.or_(empty, pc.equal(column.cast(kind), "").fill_null(True))
         row = pc.index(empty, pa.scalar(True)).as_py()
         if row >= 0:
             raise InputError(
@@ -209,13 +223,13 @@ def _features(frame: Any, ids: Ids, key: str, source: str) -> Tensor:  # [len(id
         values, ids = values.astype(str).astype(object), ids.astype(str).astype(object)
     if len(values) < len(codes):
         twice = values[np.argmax(np.bincount(codes) > 1)]
-        raise InputError(f"{source} have more than one row for {key} {twice!r}; keep one.")
+        raise InputError(f"{source} have more than one row for {key} {shown(twice)}; keep one.")
     rows = pd.Index(values[codes]).get_indexer(pd.Index(ids))
     if (rows < 0).any():
         absent = ids[np.argmax(rows < 0)]
         raise InputError(
-            f"{source} have no row for {key} {absent!r} ({(rows < 0).sum()} lack one); add a row "
-            f"for every {key} of train and test."
+            f"{source} have no row for {key} {shown(absent)} ({(rows < 0).sum()} lack one); add a "
+            f"row for every {key} of train and test."
         )
     names = [name for name in table.column_names if name != key]
     return torch.stack([_numbers(table, name, source) for name in names], dim=1)[rows]

@@ -137,7 +137,12 @@ class Interactions:
 
 
 def _name(index: int, ids: tuple[Ids, Ids] | None, axis: int) -> str:
-    return f"number {index} (counted from 0)" if ids is None else repr(ids[axis].tolist()[index])
+    return f"number {index} (counted from 0)" if ids is None else shown(ids[axis][index])
+
+
+def shown(value: Any) -> str:
+    """An id as error sentences show it: numpy's scalars as the plain values they are."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def _check_columns(users: Tensor, items: Tensor, ratings: Tensor, source: str) -> None:

@@ -39,7 +39,7 @@ class SyntheticWorld:
         n_items: Number of items.
         dim: Rank of the taste term.
         seed: Another seed is another world.
-        density: Mean of the propensity over all pairs, in (0, 0.5].
+        density: Mean of the propensity over all pairs, in [0.01, 0.5].
         label_rule: Which ratings are positive.
         rating_bias: Growth of the exposure logit with each step of the rating, on average; item by
             item it is uniform between -1 and 3 times that. 0 makes exposure independent of ratings.
@@ -76,8 +76,8 @@ class SyntheticWorld:
         ):
             if not low <= value < math.inf:
                 raise InputError(f"dataset.{key} must be at least {low}, got {value}; raise it.")
-        if not 0 < density <= 0.5:
-            raise InputError(f"dataset.density must lie in (0, 0.5], got {density}; try 0.08.")
+        if not 0.01 <= density <= 0.5:
+            raise InputError(f"dataset.density must lie in [0.01, 0.5], got {density}; try 0.08.")
         self.n_users, self.n_items, self.seed, self.density = n_users, n_items, seed, density
         self.label_rule = label_rule or LabelRule(3.0)
         self._lowest_positive = _lowest_positive(self.label_rule)
