@@ -4,6 +4,7 @@ Every rank measures its share of the rows; the metrics are exact for any shardin
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +14,14 @@ from upo import metrics
 from upo.data.rating_data import RatingData, Truth
 from upo.distributed import share
 from upo.estimator import Estimator
+from upo.functional.binning import equal_mass_edges
 from upo.pairs import Pairs
 from upo.sampling import EpochStream, Permutation, stream_key
 
 BLOCK = 2**20  # pairs x replicas evaluated at once
 EXACT_PAIRS = 2**21  # |D| up to which diagnostics visit every pair
 SAMPLE_PAIRS = 2**20  # pairs of D \ O sampled beyond
+PROBE_PAIRS = 2**17  # pairs whose propensities fix the bins of the ECE
 
 
 class MarSet(nn.Module):
@@ -107,8 +110,28 @@ def heldout_log_loss(
     return metric.compute()  # type: ignore[no-any-return]
 
 
+class Diagnosis(NamedTuple):
+    """What ``Diagnostics`` finds: values ``[R]``, bins, histogram with its edges, lower clip."""
+
+    values: dict[str, Tensor]
+    reliability: metrics.Reliability
+    histogram: metrics.HistogramCounts
+    edges: Tensor
+    p_min: float
+
+
+def _edges(floor: float) -> Tensor:
+    """Logarithmic edges over (0, 1], the clip among them, with 0 before."""
+    grid = torch.logspace(-5, 0, 51, dtype=torch.float64)
+    inner = torch.cat([grid, torch.tensor([floor], dtype=torch.float64)]).unique()
+    return torch.cat([torch.zeros(1, dtype=torch.float64), inner])
+
+
 class Diagnostics:
     """ECE, BMSE, DR bias and DR variance of the learned propensities over D.
+
+    ECE (equal-mass bins) and BMSE measure the propensity as learned, bias and variance the doubly
+    robust estimate as used: with the clipped propensity and the trained imputation.
 
     Small D are visited pair by pair. Larger ones are stratified: every observed pair, and a uniform
     sample of the others with the weight of what it stands for.
@@ -130,16 +153,20 @@ class Diagnostics:
         self.features = (data.train.user_features, data.train.item_features)
 
     @torch.no_grad()
-    def measure(self, estimator: Estimator) -> tuple[dict[str, Tensor], metrics.Reliability]:
-        """The four diagnostics, ``[R]`` float64 each, and the reliability of each bin."""
+    def measure(self, estimator: Estimator) -> "Diagnosis":
+        """The four diagnostics of every replica, and what the figures of the propensity show."""
         device = estimator.space.keys.device
-        ece = metrics.ExpectedCalibrationError(self.num_bins).to(device)
+        floor = estimator.weighting.floor(estimator)
+        histogram = metrics.PropensityHistogram(_edges(floor), floor).to(device)
+        edges = equal_mass_edges(self._probe(estimator), self.num_bins)
+        ece = metrics.ExpectedCalibrationError(self.num_bins, "equal_mass", edges).to(device)
         bmse = metrics.BalancedMeanSquaredError().to(device)
         bias, variance = metrics.DRBias().to(device), metrics.DRVariance().to(device)
         for pairs, weight in self._all_pairs(estimator):
             raw = estimator.propensity(pairs).double().clamp(1e-6, 1 - 1e-6)
             ece.update(raw, pairs.o, weight)
             bmse.update(raw, pairs.o, self._phi(estimator, pairs), weight)
+            histogram.update(raw, pairs.o, weight)
         for pairs, weight, labels in self._labelled_pairs(estimator):
             p_hat = estimator.p_hat(pairs).double()
             f_logit = estimator.logit("prediction", pairs)
@@ -156,7 +183,16 @@ class Diagnostics:
             "dr_bias": bias.compute(),
             "dr_variance": variance.compute(),
         }
-        return values, ece.reliability()
+        return Diagnosis(values, ece.reliability(), histogram.histogram(), _edges(floor), floor)
+
+    def _probe(self, estimator: Estimator) -> Tensor:  # [R, N] float64
+        """Propensities of a sample of D (all of a small D), from which the bins are cut."""
+        space = estimator.space
+        size = min(PROBE_PAIRS, space.n_pairs)
+        domain = Permutation(space.n_pairs, space.n_items)
+        stream = EpochStream(domain, stream_key(space.seeds[:1], "bins_of_ece"))
+        index = stream.rows(0, 1, 0, size, size)[0, 0]
+        return estimator.propensity(space.pairs(_everyone(index, estimator), size)).double()
 
     def _phi(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         """Features whose balance is measured: the dataset's own, else the prediction."""

@@ -1,7 +1,7 @@
 """One run: read, train every stage, measure, write."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ from upo import distributed
 from upo.assembly import build_estimator, build_stage
 from upo.data.datamodule import RatingDataModule
 from upo.estimator import Estimator
-from upo.evaluation import Diagnostics, MarSet
-from upo.metrics import Reliability
+from upo.evaluation import Diagnosis, Diagnostics, MarSet
 from upo.modules.callbacks import AtomicCheckpointIO, History, ReplicaSelection, StageProgress
 from upo.modules.stage import StageModule
 from upo.protocols import Protocol
@@ -31,8 +30,9 @@ class StageResult:
     name: str
     history: History
     best_epoch: Tensor | None  # [R]
-    seconds: float
+    monitor: str
     steps_per_epoch: int
+    seconds: float
 
 
 @dataclass
@@ -42,18 +42,17 @@ class RunResult:
     Attributes:
         estimator: Trained networks, each replica at its selected epoch.
         metrics: Name -> ``[R]`` float64.
-        reliability: Bins of the propensity over D; None without a propensity.
+        diagnosis: What was found over D; None without a propensity.
         stages: In the order in which they ran.
         seeds: One for each replica.
     """
 
     estimator: Estimator
     metrics: dict[str, Tensor]
-    reliability: Reliability | None
+    diagnosis: Diagnosis | None
     stages: list[StageResult]
     seeds: list[int]
-    seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
+    seconds: float
 
 
 class Experiment:
@@ -86,18 +85,31 @@ class Experiment:
         mar = MarSet(data, self.datamodule.k)
         self.protocol.use(mar)
         space = self.datamodule.pair_space(self.seeds, self.protocol.holdout)
-        estimator = build_estimator(self.config.estimator, space)
-        start = time.perf_counter()
-        stages = []
-        for name, plan in self.config.estimator.stages.items():
-            if plan is None:  # removed by a schedule
-                continue
-            module = build_stage(str(name), self.config.estimator, estimator, self.protocol)
-            stages.append(self._fit(module, mar))
-        seconds = time.perf_counter() - start
+        config = self.config.estimator
+        estimator = build_estimator(config, space)
+        modules = [
+            build_stage(str(name), config, estimator, self.protocol)
+            for name, plan in config.stages.items()
+            if plan is not None  # removed by a schedule
+        ]
+        stages = [self._fit(module, mar) for module in modules]
         estimator.eval()
-        values, reliability = self._measure(estimator, mar)
-        return RunResult(estimator, values, reliability, stages, self.seeds, seconds)
+        diagnosis = None
+        with torch.no_grad():
+            values = {}
+            if len(mar):
+                values = mar.measure(estimator, self.protocol.tested(estimator))
+            if estimator.has_propensity:
+                diagnosis = Diagnostics(data, mar).measure(estimator)
+                values |= diagnosis.values
+        return RunResult(
+            estimator=estimator,
+            metrics={name: value.cpu() for name, value in values.items()},
+            diagnosis=diagnosis,
+            stages=stages,
+            seeds=self.seeds,
+            seconds=sum(stage.seconds for stage in stages),
+        )
 
     def _fit(self, module: StageModule, mar: MarSet) -> StageResult:
         history, selection = History(), ReplicaSelection(module.plan.patience)
@@ -120,45 +132,24 @@ class Experiment:
             callbacks=callbacks,
             logger=self.loggers or False,
             enable_checkpointing=self.folder is not None,
-            progress=self.progress,
+            enable_progress_bar=self.progress,
         )
         start = time.perf_counter()
-        trainer.fit(module, ckpt_path=None)
+        trainer.fit(module)
         selection.restore(module.estimator.networks)
         for role in module.estimator.networks:
             module.estimator.stepped(str(role))
         return StageResult(
-            module.stage,
-            history,
-            selection.best_epoch,
-            time.perf_counter() - start,
-            module.steps_per_epoch,
+            name=module.stage,
+            history=history,
+            best_epoch=selection.best_epoch,
+            monitor=self.protocol.monitor,
+            steps_per_epoch=module.steps_per_epoch,
+            seconds=time.perf_counter() - start,
         )
 
-    @torch.no_grad()
-    def _measure(
-        self, estimator: Estimator, mar: MarSet
-    ) -> tuple[dict[str, Tensor], Reliability | None]:
-        values: dict[str, Tensor] = {}
-        reliability = None
-        if len(mar):
-            values.update(mar.measure(estimator, self.protocol.tested(estimator)))
-        if estimator.has_propensity:
-            diagnostics = Diagnostics(self.datamodule.data, mar)
-            found, reliability = diagnostics.measure(estimator)
-            values.update(found)
-        return values, reliability
 
-
-def make_trainer(
-    config: DictConfig,
-    *,
-    max_epochs: int,
-    callbacks: list[L.Callback],
-    logger: Any,
-    enable_checkpointing: bool,
-    progress: bool,
-) -> L.Trainer:
+def make_trainer(config: DictConfig, **run: Any) -> L.Trainer:
     """A Lightning trainer for one stage; several processes get the exact strategy."""
     settings = dict(config)
     devices, nodes = settings.get("devices", 1), settings.get("num_nodes", 1)
@@ -167,11 +158,7 @@ def make_trainer(
         settings["strategy"] = distributed.ExactStrategy()
     return L.Trainer(
         **settings,
-        max_epochs=max_epochs,
-        callbacks=callbacks,
-        logger=logger,
-        enable_checkpointing=enable_checkpointing,
-        enable_progress_bar=progress,
+        **run,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

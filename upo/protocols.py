@@ -30,6 +30,11 @@ class Protocol(ABC):
     mar: MarSet
 
     @property
+    def label(self) -> str:
+        """Name as it stands in results: test selection is never silent."""
+        return f"{self.name} (test-selected)" if self.test_selected else self.name
+
+    @property
     def sign(self) -> int:
         """1 where a lower ``monitor`` is better, -1 where a higher one is."""
         return 1 if self.monitor in _LOWER_IS_BETTER else -1

@@ -75,7 +75,7 @@ def test_a_good_transfer(server, tmp_path, capsys):
         ("good", "0" * 64, f"good sent has the SHA-256 {SHA}, not 0+; run again"),
         ("broken", SHA, f"broke off after 1000 of {len(CONTENT)} bytes; run again to retry"),
         ("broken", None, "broke off after 1000"),
-        ("nothing", SHA, "answered 404 Not Found; run again to retry, or put the file into"),
+        ("nothing", SHA, "answered 404 Not Found; run again to retry, or get it by hand"),
     ],
 )
 def test_a_failed_transfer_leaves_things_as_they_were(server, tmp_path, page, sha256, sentence):

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 
-import lightning as L
+import lightning as L  # noqa: N812 - the name that Lightning's own documentation uses
 
 from upo.data.rating_data import RatingData, drop_overlap
 from upo.errors import InputError

@@ -127,7 +127,7 @@ def fetch(url: str, sha256: str | None, target: Path, *, progress: bool = True) 
     Raises:
         InputError: If the server, the connection, the checksum or the disk says no.
     """
-    again = f"run again to retry, or put the file into {target.parent} by hand"
+    again = f"run again to retry, or get it by hand and put what it holds into {target.parent}"
 
     def transfer(file: IO[bytes]) -> None:
         try:

@@ -28,7 +28,7 @@ _NOISE = 0.7  # scale of the logistic noise of a rating
 _GRID = 2.0**24  # probabilities are multiples of 1 / _GRID
 _LATENT_GRID = 2.0**12  # so products of two latents, and their sums, are exact in float64
 _FLOOR = 1 / 128  # no pair is seen with a smaller probability, nor missed with one
-_BLOCK = 1 << 18  # pairs looked at together
+_BLOCK = 1 << 13  # pairs looked at together: fits a cache, and waits for no second thread
 
 
 class SyntheticWorld:

@@ -7,6 +7,7 @@ from upo.metrics.diagnostics import (
     ExpectedCalibrationError,
     Reliability,
 )
+from upo.metrics.histogram import HistogramCounts, PropensityHistogram
 from upo.metrics.pointwise import LogLoss, MeanSquaredError
 from upo.metrics.ranking import AUC, NDCG, F1AtK, PrecisionAtK, RecallAtK
 
@@ -18,9 +19,11 @@ __all__ = [
     "DRVariance",
     "ExpectedCalibrationError",
     "F1AtK",
+    "HistogramCounts",
     "LogLoss",
     "MeanSquaredError",
     "PrecisionAtK",
+    "PropensityHistogram",
     "RecallAtK",
     "Reliability",
 ]

@@ -20,8 +20,8 @@ class Weighting(Protocol):
     def p_hat(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:  # [R, B]
         """Clipped propensities of the pairs."""
 
-    def clipped_share(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:  # [R]
-        """Share of the pairs whose propensity the clip moved."""
+    def floor(self, estimator: "Estimator") -> float:
+        """Lower clip in use; the mean over replicas where it differs."""
 
 
 class ClippedPropensity:
@@ -50,10 +50,9 @@ class ClippedPropensity:
         raw = torch.sigmoid(estimator.logit(self.network, pairs))
         return clip_propensity(raw, self._floor(estimator))
 
-    def clipped_share(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
-        """Share of the pairs below the clip, ``[R]``."""
-        raw = torch.sigmoid(estimator.logit(self.network, pairs))
-        return (raw < self._floor(estimator)).float().mean(-1)
+    def floor(self, estimator: "Estimator") -> float:
+        """Lower clip in use; the mean over replicas where it differs."""
+        return float(torch.as_tensor(self._floor(estimator)).mean())
 
     def _floor(self, estimator: "Estimator") -> float | Tensor:
         floor = per_replica(self.p_min, estimator.space.replicas, "estimator.weighting.p_min")

@@ -1,0 +1,56 @@
+"""The schema of ``conf/train.yaml`` and the checks that need more than one key."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig
+
+from upo.errors import InputError
+
+
+@dataclass
+class Paths:
+    """Folders."""
+
+    data_dir: str = "data"
+
+
+@dataclass
+class Train:
+    """Top-level keys of a run; wrong types and unknown keys fail while composing."""
+
+    dataset: Any = MISSING
+    estimator: Any = MISSING
+    protocol: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = None
+    seeds: Any = 1
+    resume: str | None = None
+    progress: bool = True
+    figures: bool = True
+    paths: Paths = field(default_factory=Paths)
+
+
+ConfigStore.instance().store(name="schema", node=Train)
+
+
+def check(config: DictConfig) -> None:
+    """Check rules across keys, before any data is read.
+
+    Raises:
+        InputError: If a stage is missing or a network has no learner to use it.
+    """
+    estimator = config.estimator
+    stages = {name: node for name, node in estimator.stages.items() if node is not None}
+    if not any(node.module == "debiasing" for node in stages.values()):
+        raise InputError(
+            f"estimator {estimator.name} has no debiasing stage; estimator.stages needs one whose "
+            "module is 'debiasing'."
+        )
+    weighting = estimator.get("weighting")
+    if weighting is not None and "propensity" not in estimator.networks:
+        raise InputError(
+            f"estimator {estimator.name} weights by propensities but has no propensity network; "
+            "choose another propensity=, for example propensity=additive."
+        )

@@ -1,0 +1,109 @@
+"""What a run leaves behind: a row for each seed, a summary, and the table that is printed."""
+
+import csv
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.special import stdtrit
+
+Row = dict[str, Any]
+
+FIXED = ("dataset", "estimator", "protocol", "seed")
+LAST = ("best_epoch", "parameters", "train_seconds")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a kill leaves the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows as CSV; columns are those of the first row."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, buffer.getvalue())
+
+
+def metric_names(row: Row) -> list[str]:
+    """Columns of a row that are measured values."""
+    return [name for name in row if name not in (*FIXED, *LAST)]
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean, standard deviation and half-width of the 95 % t interval of the mean.
+
+    With one value, or where a value is missing, the spread is NaN.
+
+    >>> spread([1.0, 3.0])["mean"]
+    2.0
+    """
+    mean = fmean(values)
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return {"mean": mean, "sd": math.nan, "ci95": math.nan}
+    sd = stdev(values)
+    factor = float(stdtrit(len(values) - 1, 0.975))
+    return {"mean": mean, "sd": sd, "ci95": factor * sd / math.sqrt(len(values))}
+
+
+def summarize(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Spread of every measured value over the seeds."""
+    return {name: spread([float(row[name]) for row in rows]) for name in metric_names(rows[0])}
+
+
+def write_summary(path: Path, rows: Sequence[Row], extra: Mapping[str, Any]) -> None:
+    """Write the summary of a run as JSON; a missing value is null."""
+    first = rows[0]
+    summary = {
+        **{key: first[key] for key in ("dataset", "estimator", "protocol")},
+        "seeds": [row["seed"] for row in rows],
+        "parameters": first["parameters"],
+        "train_seconds": first["train_seconds"],
+        "metrics": summarize(rows),
+        **extra,
+    }
+    write_atomically(path, json.dumps(_no_nan(summary), indent=2) + "\n")
+
+
+def _no_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _no_nan(inner) for key, inner in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def table(rows: Sequence[Row], *, title: str) -> str:
+    """Mean, sd and 95 % interval of every value over the seeds, as aligned text."""
+    lines = [title, f"{'metric':<14}{'mean':>12}{'sd':>12}{'95 % interval of the mean':>30}"]
+    for name, value in summarize(rows).items():
+        mean, half = value["mean"], value["ci95"]
+        if math.isnan(half):
+            interval = "one seed" if len(rows) == 1 else "-"
+        else:
+            interval = f"{mean - half:.5g} .. {mean + half:.5g}"
+        sd = "-" if math.isnan(value["sd"]) else f"{value['sd']:.3g}"
+        lines.append(f"{name:<14}{mean:>12.5g}{sd:>12}{interval:>30}")
+    first = rows[0]
+    lines.append(
+        f"{len(rows)} seeds, {first['parameters']:,} parameters each, "
+        f"{first['train_seconds']:.1f} s of training in all"
+    )
+    return "\n".join(lines)
