@@ -12,10 +12,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import upo.config
 from upo import run_figures
 from upo.data.rating_data import report
 from upo.data.table import write_id_maps
@@ -44,7 +43,6 @@ def run(config: DictConfig, folder: Path, *, choices: dict[str, str]) -> list[Ro
     Returns:
         A row of results for each seed.
     """
-    upo.config.check(config)
     experiment = Experiment(config, folder, progress=config.progress)
     say(f"Results will land in {folder}")
     data = experiment.datamodule.data
@@ -137,6 +135,25 @@ def _cause(error: BaseException) -> BaseException:
     return found
 
 
+def _take_up(argv: list[str]) -> None:
+    """Turn ``resume=RUN_DIR`` into the overrides of that run, with its folder as the run folder.
+
+    Raises:
+        InputError: If there is no run in that folder.
+    """
+    given = [a.removeprefix("resume=") for a in argv[1:] if a.startswith("resume=")]
+    if not given or given[0] in ("", "null"):
+        return
+    folder = Path(given[0]).resolve()
+    saved = folder / ".hydra" / "overrides.yaml"
+    if not saved.is_file():
+        raise InputError(f"resume={given[0]}: no run was started there ({saved} is missing).")
+    before = [o for o in OmegaConf.to_object(OmegaConf.load(saved)) if "resume=" not in o]
+    now = [a for a in argv[1:] if not a.startswith(("resume=", "hydra.run.dir="))]
+    quoted = str(folder).replace("'", "\\'")
+    argv[1:] = [*before, *now, f"resume='{quoted}'", f"hydra.run.dir='{quoted}'"]
+
+
 def quiet() -> None:
     """Silence what libraries say about themselves."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -152,6 +169,7 @@ def main(config_path: str) -> None:
         config_path: Absolute path of the configuration folder.
     """
     quiet()
+    sentences(lambda: _take_up(sys.argv))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come to us, not to a traceback
     decorated = hydra.main(version_base="1.3", config_path=config_path, config_name="train")(task)
     sentences(decorated)

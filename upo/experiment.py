@@ -5,19 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
+import lightning as L  # noqa: N812
 import torch
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 from torch import Tensor
 
 from upo import distributed
 from upo.assembly import build_estimator, build_stage
+from upo.checkpoint import StageCheckpoint
+from upo.config import check
 from upo.data.datamodule import RatingDataModule
 from upo.estimator import Estimator
 from upo.evaluation import Diagnosis, Diagnostics, MarSet
-from upo.modules.callbacks import AtomicCheckpointIO, History, ReplicaSelection, StageProgress
+from upo.modules.callbacks import History, ReplicaSelection, StageProgress
 from upo.modules.stage import StageModule
 from upo.protocols import Protocol
 from upo.seeds import parse_seeds
@@ -73,6 +74,7 @@ class Experiment:
         *,
         progress: bool = True,
     ) -> None:
+        check(config)
         self.config, self.folder, self.progress = config, folder, progress
         self.loggers = loggers or []
         self.seeds = parse_seeds(config.seeds)
@@ -116,27 +118,33 @@ class Experiment:
         callbacks: list[L.Callback] = [selection, history]
         if self.progress:
             callbacks.append(StageProgress())
+        checkpoint = None
+        done, seconds = False, 0.0
         if self.folder is not None:
-            callbacks.append(
-                ModelCheckpoint(
-                    self.folder / "checkpoints",
-                    filename=module.stage,
-                    save_on_train_epoch_end=True,
-                    enable_version_counter=False,
-                )
-            )
+            path = self.folder / "checkpoints" / f"{module.stage}.pt"
+            checkpoint = StageCheckpoint(path, selection, history)
+            callbacks.append(checkpoint)
+            if self.config.resume:
+                done, seconds = checkpoint.resume(module)
+        epochs = 0 if done else module.plan.epochs - module.first_epoch
+        if selection.exhausted(module.first_epoch - 1):
+            epochs = 0
         module.mar = mar  # moved to the device with the module
+        start = time.perf_counter()
         trainer = make_trainer(
             self.config.trainer,
-            max_epochs=module.plan.epochs,
+            max_epochs=epochs,
             callbacks=callbacks,
             logger=self.loggers or False,
-            enable_checkpointing=self.folder is not None,
+            enable_checkpointing=False,
             enable_progress_bar=self.progress,
         )
-        start = time.perf_counter()
-        trainer.fit(module)
-        selection.restore(module.estimator.networks)
+        trainer.fit(module)  # with no epoch left, only moves everything to its device
+        if not done:
+            selection.restore(module.estimator.networks)
+            seconds = time.perf_counter() - start
+            if checkpoint is not None:
+                checkpoint.write(module, done=True, seconds=seconds)
         for role in module.estimator.networks:
             module.estimator.stepped(str(role))
         return StageResult(
@@ -145,7 +153,7 @@ class Experiment:
             best_epoch=selection.best_epoch,
             monitor=self.protocol.monitor,
             steps_per_epoch=module.steps_per_epoch,
-            seconds=time.perf_counter() - start,
+            seconds=seconds,
         )
 
 
@@ -162,6 +170,5 @@ def make_trainer(config: DictConfig, **run: Any) -> L.Trainer:
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        plugins=[AtomicCheckpointIO()],
         log_every_n_steps=1,
     )

@@ -60,10 +60,13 @@ class ReplicaAdam(torch.optim.Adam):
         self.replicas = replicas
         self.rate = per_replica(lr, replicas, "lr")
         self.decay = per_replica(weight_decay, replicas, "weight_decay")
-        if not bool((torch.as_tensor(self.rate) > 0).all()):
-            raise InputError(f"lr must be positive, got {lr}; try 0.01.")
-        if not bool((torch.as_tensor(self.decay) >= 0).all()):
-            raise InputError(f"weight_decay must be at least 0, got {weight_decay}; try 1e-5.")
+        rates, decays = torch.as_tensor(self.rate), torch.as_tensor(self.decay)
+        if not bool(((rates > 0) & rates.isfinite()).all()):
+            raise InputError(f"lr must be positive and finite, got {lr}; try 0.01.")
+        if not bool(((decays >= 0) & decays.isfinite()).all()):
+            raise InputError(
+                f"weight_decay must be at least 0 and finite, got {weight_decay}; try 1e-5."
+            )
         super().__init__(
             params,
             lr=self.rate if isinstance(self.rate, float) else 1.0,
@@ -80,7 +83,9 @@ class ReplicaAdam(torch.optim.Adam):
         if isinstance(self.decay, Tensor):
             self.decay = self.decay.to(params[0].device)
             for p in params:
-                self._view(p.grad).addcmul_(self._view(p), self.decay[:, None])
+                # out of place: a gradient may be expanded, strided or shared with another's
+                if p.grad is not None:
+                    p.grad = p.grad + (self._view(p) * self.decay[:, None]).view_as(p)
         if isinstance(self.rate, float):
             super().step()
             return
@@ -88,8 +93,8 @@ class ReplicaAdam(torch.optim.Adam):
         before = [p.clone() for p in params]
         super().step()
         for p, old in zip(params, before, strict=True):
-            self._view(p).lerp_(self._view(old), 1.0 - self.rate[:, None])
+            # not a lerp: its weight 1 - rate would round a small rate by parts in 1e5
+            self._view(p).sub_(self._view(old)).mul_(self.rate[:, None]).add_(self._view(old))
 
-    def _view(self, x: Tensor | None) -> Tensor:
-        assert x is not None  # noqa: S101 - set by the learner just before the step
+    def _view(self, x: Tensor) -> Tensor:
         return x.view(self.replicas, -1)

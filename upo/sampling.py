@@ -10,6 +10,7 @@ Feistel and cycle walking).
 """
 
 import math
+from hashlib import blake2b
 
 import torch
 from torch import Tensor
@@ -43,12 +44,17 @@ def uniform(x: Tensor) -> Tensor:
 
 
 def stream_key(seeds: Tensor, *words: int | str) -> Tensor:  # [R] -> [R]
-    """Key of a named random stream for each seed; words are integers or short names."""
+    """Key of a named random stream for each seed; words are integers or names of any length."""
     key = splitmix64(seeds.to(torch.int64))
     for word in words:
-        number = word if isinstance(word, int) else int.from_bytes(word.encode()[:8], "big")
+        number = word if isinstance(word, int) else _name_hash(word)
         key = splitmix64(key ^ (number % 2**63))
     return key
+
+
+def _name_hash(name: str) -> int:
+    """Hash of a whole name, so that names with a common beginning have streams of their own."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
 def generator_seed(seed: int, *words: int | str) -> int:

@@ -42,7 +42,8 @@ class AdditivePropensity(nn.Module):
         std = (2 * dim) ** -0.5
         self.head = nn.Parameter(normal(seeds, (2 * dim, 1), std, purpose + "h"))
         if init_logit is None:
-            init_logit = math.log(sizes.density / (1 - sizes.density))
+            density = min(sizes.density, 1 - 1e-6)  # every pair may be observed
+            init_logit = math.log(density / (1 - density))
         self.intercept = nn.Parameter(torch.full((len(seeds), 1), float(init_logit)))
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B] x 2 -> [R, B]

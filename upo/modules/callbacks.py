@@ -1,13 +1,9 @@
-"""Callbacks of a stage: per-replica selection of epochs, history, progress, atomic checkpoints."""
+"""Callbacks of a stage: per-replica selection of epochs, history and progress."""
 
-import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
-import lightning as L
+import lightning as L  # noqa: N812
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -35,13 +31,10 @@ class ReplicaSelection(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Compare and keep."""
-        if trainer.sanity_checking or not isinstance(module, DebiasingModule):
+        if not isinstance(module, DebiasingModule) or module.selection is None:
             return
-        value = module.selection
-        if value is None:
-            return
-        networks = module.estimator.networks
-        epoch = torch.full_like(value, trainer.current_epoch).long()
+        value, networks = module.selection, module.estimator.networks
+        epoch = torch.full_like(value, module.epoch).long()
         if self.best is None or self.best_epoch is None:
             self.best, self.best_epoch = value.clone(), epoch
             self.snapshot = {k: v.detach().clone() for k, v in networks.state_dict().items()}
@@ -50,8 +43,14 @@ class ReplicaSelection(Callback):
             self.best = torch.where(better, value, self.best)
             self.best_epoch = torch.where(better, epoch, self.best_epoch)
             _copy_replicas(networks, self.snapshot, better)
-        if self.patience and bool((epoch - self.best_epoch >= self.patience).all()):
+        if self.exhausted(module.epoch):
             trainer.should_stop = True
+
+    def exhausted(self, epoch: int) -> bool:
+        """Whether after this epoch every replica has run out of patience."""
+        if not self.patience or self.best_epoch is None:
+            return False
+        return bool((epoch - self.best_epoch >= self.patience).all())
 
     def restore(self, networks: nn.ModuleDict) -> None:
         """Give every replica its best epoch's parameters."""
@@ -91,7 +90,7 @@ class History(Callback):
         """Note the epoch."""
         if not isinstance(module, StageModule):
             return
-        self.epochs.append(trainer.current_epoch)
+        self.epochs.append(module.epoch)
         for name, value in module.epoch_logs.items():
             self.logs.setdefault(name, []).append(value.detach().cpu().clone())
         if isinstance(module, PropensityModule) and module.residuals is not None:
@@ -125,11 +124,12 @@ class StageProgress(ProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Open the bar."""
-        name = module.stage if isinstance(module, StageModule) else "training"
+        if not isinstance(module, StageModule):
+            return
         self.bar = tqdm(
-            total=trainer.max_epochs,
-            initial=trainer.current_epoch,
-            desc=f"{name:>12}",
+            total=module.plan.epochs,
+            initial=module.first_epoch,
+            desc=f"{module.stage:>12}",
             unit="epoch",
             mininterval=0.2,
             dynamic_ncols=True,
@@ -153,24 +153,3 @@ class StageProgress(ProgressBar):
         """Close the bar, so that the error stands on a line of its own."""
         if self.bar is not None:
             self.bar.close()
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there, so a kill leaves no broken file."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
-    ) -> None:
-        """Write atomically."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import lightning as L
+import lightning as L  # noqa: N812
 import torch
 from torch import Tensor
 
@@ -89,10 +89,16 @@ class StageModule(L.LightningModule):
             estimator.space, name, plan.observed_batch, plan.pair_batch
         )
         self.steps_per_epoch = plan.steps or self.sampler.steps_per_epoch()
+        self.first_epoch = 0  # where a resumed run takes up
         self.epoch_logs: dict[str, Tensor] = {}  # means over the epoch so far, [R] each
 
+    @property
+    def epoch(self) -> int:
+        """Current epoch of the stage, counted from 0 whether or not the run was resumed."""
+        return self.first_epoch + self.current_epoch
+
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """The learners' optimisers, so that checkpoints hold their state."""
+        """The learners' optimisers, each of which steps its own player."""
         return [x.optimizer for x in self.learners.values() if x.optimizer is not None]
 
     def train_dataloader(self) -> "Chunks":
@@ -108,18 +114,20 @@ class StageModule(L.LightningModule):
         return Chunks(1, 1)
 
     def on_fit_start(self) -> None:
+        if self.first_epoch:
+            return
         for learner in self.learners.values():
             learner.on_stage_start()
 
     def on_train_epoch_start(self) -> None:
         self.epoch_logs = {}
         for learner in self.learners.values():
-            learner.on_epoch_start(self.current_epoch, self.sampler)
+            learner.on_epoch_start(self.epoch, self.sampler)
 
     def training_step(self, chunk: tuple[int, int], _: int) -> None:
         """Run a chunk of steps."""
         offset, count = chunk
-        first = self.current_epoch * self.steps_per_epoch + offset
+        first = self.epoch * self.steps_per_epoch + offset
         logs: dict[str, list[Tensor]] = {}
         for batch in self.sampler.chunk(first, count):
             for name, learner in self.learners.items():

@@ -1,0 +1,121 @@
+"""Checkpoints of a stage: written atomically at every validation, read without pickled code.
+
+Batches are functions of the step number, so parameters, optimiser state, selection and history are
+all that a resumed run needs to equal the uninterrupted one.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from upo.distributed import rank
+from upo.errors import InputError
+from upo.modules.callbacks import History, ReplicaSelection
+from upo.modules.stage import StageModule
+
+SCHEMA = 1
+
+
+def save_atomically(content: dict[str, Any], path: Path) -> None:
+    """``torch.save`` beside the target, then move: a kill leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def load_checked(path: Path) -> dict[str, Any]:
+    """Read a file of ``save_atomically`` without running anything in it.
+
+    Raises:
+        InputError: If it is not such a file or of another schema.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises many kinds
+        raise InputError(f"{path} is not a readable checkpoint; remove it and run anew.") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else type(content).__name__
+        raise InputError(
+            f"{path} has checkpoint schema {found}, this version of upo reads {SCHEMA}; run anew."
+        )
+    return content
+
+
+class StageCheckpoint(Callback):
+    """Writes and reads the checkpoint of one stage.
+
+    Args:
+        path: File of the stage.
+        selection: Its selection of epochs.
+        history: Its history.
+    """
+
+    def __init__(self, path: Path, selection: ReplicaSelection, history: History) -> None:
+        self.path, self.selection, self.history = path, selection, history
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Write after the epoch's validation."""
+        if isinstance(module, StageModule):
+            self.write(module, done=False, seconds=0.0)
+
+    def write(self, module: StageModule, *, done: bool, seconds: float) -> None:
+        """Write the state after the current epoch; rank 0 only."""
+        if rank() > 0:
+            return
+        optimizers = {n: x.optimizer for n, x in module.learners.items() if x.optimizer is not None}
+        content = {
+            "schema": SCHEMA,
+            "done": done,
+            "seconds": seconds,
+            "seeds": module.estimator.space.seeds.tolist(),
+            "next_epoch": (self.history.epochs[-1] + 1) if self.history.epochs else 0,
+            "estimator": module.estimator.state_dict(),
+            "optimizers": {name: o.state_dict()["state"] for name, o in optimizers.items()},
+            "selection": self.selection.state_dict(),
+            "history": self.history.state_dict(),
+        }
+        save_atomically(content, self.path)
+
+    def resume(self, module: StageModule) -> tuple[bool, float]:
+        """Take up a killed run, if there is a checkpoint.
+
+        Returns:
+            Whether the stage is done, and its training seconds if so.
+
+        Raises:
+            InputError: If the checkpoint is of other seeds or networks.
+        """
+        if not self.path.exists():
+            return False, 0.0
+        content = load_checked(self.path)
+        if content["seeds"] != module.estimator.space.seeds.tolist():
+            raise InputError(
+                f"{self.path} was written with seeds {content['seeds']}; resume with the same seeds."
+            )
+        try:
+            module.estimator.load_state_dict(content["estimator"])
+        except RuntimeError as error:
+            raise InputError(
+                f"{self.path} holds networks of other names or sizes; resume with the same settings."
+            ) from error
+        for name, state in content["optimizers"].items():
+            optimizer = module.learners[name].optimizer
+            if optimizer is not None:
+                groups = optimizer.state_dict()["param_groups"]
+                optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.selection.load_state_dict(content["selection"])
+        self.history.load_state_dict(content["history"])
+        module.first_epoch = content["next_epoch"]
+        return bool(content["done"]), float(content["seconds"])
