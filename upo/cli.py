@@ -15,92 +15,22 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from upo import run_figures
-from upo.data.rating_data import report
-from upo.data.table import write_id_maps
-from upo.distributed import rank
 from upo.errors import InputError
-from upo.experiment import Experiment, RunResult
-from upo.loggers import log_final, make_loggers
-from upo.results import Row, summarize, table, write_rows, write_summary
-
-
-def say(text: str) -> None:
-    """Print for the person at the terminal, once however many processes run."""
-    if rank() == 0 and os.environ.get("LOCAL_RANK", "0") == "0":
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-
-
-def run(config: DictConfig, folder: Path, *, choices: dict[str, str]) -> list[Row]:
-    """One run, from a composed configuration to its run folder.
-
-    Args:
-        config: Composed configuration.
-        folder: Run folder.
-        choices: Names of the chosen dataset, estimator and protocol.
-
-    Returns:
-        A row of results for each seed.
-    """
-    experiment = Experiment(config, folder, progress=config.progress)
-    say(f"Results will land in {folder}")
-    data = experiment.datamodule.data
-    say(report(data))
-    if data.user_ids is not None:
-        write_id_maps(data, folder)
-    experiment.loggers = make_loggers(config)
-    result = experiment.run()
-    rows = result_rows(result, experiment, choices)
-    if rank() == 0:
-        _write(result, rows, experiment, folder)
-    return rows
-
-
-def result_rows(result: RunResult, experiment: Experiment, choices: dict[str, str]) -> list[Row]:
-    """A row for each seed, columns as in the run folder's contract."""
-    best = result.stages[-1].best_epoch
-    rows = []
-    for r, seed in enumerate(result.seeds):
-        row: Row = {
-            "dataset": experiment.datamodule.name,
-            "estimator": experiment.config.estimator.name,
-            "protocol": experiment.protocol.label,
-            "seed": seed,
-        }
-        row |= {name: float(values[r]) for name, values in result.metrics.items()}
-        for name in ("ece", "bmse", "dr_bias", "dr_variance"):
-            row.setdefault(name, float("nan"))  # no propensity, nothing to diagnose
-        row["best_epoch"] = -1 if best is None else int(best[r])
-        row["parameters"] = result.estimator.parameters_per_replica
-        row["train_seconds"] = round(result.seconds, 3)
-        rows.append(row)
-    return rows
-
-
-def _write(result: RunResult, rows: list[Row], experiment: Experiment, folder: Path) -> None:
-    first = rows[0]
-    title = f"{first['dataset']}, {first['estimator']}, {first['protocol']}"
-    write_rows(folder / "results.csv", rows)
-    write_summary(
-        folder / "summary.json",
-        rows,
-        {"test_selected": experiment.protocol.test_selected, "folder": folder.name},
-    )
-    drawn = {}
-    if experiment.config.figures:
-        drawn = run_figures.draw(result, folder / "figures", title)
-    means = {name: value["mean"] for name, value in summarize(rows).items()}
-    log_final(experiment.loggers, means, drawn)
-    say("\n" + table(rows, title=title))
-    say(f"Results, checkpoints and figures: {folder}")
+from upo.results import side_by_side, summarize
+from upo.run import run, say
 
 
 def task(config: DictConfig) -> float:
-    """What Hydra calls for each job; returns the monitored mean for sweepers."""
+    """What Hydra calls for each job; returns the mean AUC for sweepers."""
     active = HydraConfig.get()
-    choices = {key: str(active.runtime.choices[key]) for key in ("dataset", "estimator", "protocol")}
-    rows = run(config, Path(active.runtime.output_dir), choices=choices)
+    folder = Path(active.runtime.output_dir)
+    rows = run(config, folder)
+    if config.compare_with is not None:
+        given = [o for o in active.overrides.task if not o.startswith(("compare_with=", "resume="))]
+        overrides = [*given, "compare_with=null", "logger=none", f"estimator={config.compare_with}"]
+        other = hydra.compose("train", overrides=overrides)
+        others = run(other, folder / str(config.compare_with))
+        say("\n" + side_by_side([rows, others]))
     means = summarize(rows)
     return means["auc"]["mean"] if "auc" in means else float("nan")
 

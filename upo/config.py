@@ -27,6 +27,7 @@ class Train:
     logger: Any = None
     seeds: Any = 1
     resume: str | None = None
+    compare_with: str | None = None
     progress: bool = True
     figures: bool = True
     paths: Paths = field(default_factory=Paths)

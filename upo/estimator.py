@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from upo.errors import InputError
 from upo.models.bins import Bins
+from upo.models.derived import Derived
 from upo.models.imputation import ErrorForm, PseudoLabel
 from upo.models.weighting import Weighting
 from upo.pairs import Pairs, PairSpace
@@ -22,7 +23,8 @@ class Estimator(nn.Module):
     Args:
         space: The pair space.
         networks: Role -> network; all map ``(users, items)`` of shape ``[R, B]`` to logits, except
-            ``adversary``, which maps features to weights.
+            ``adversary``, which maps features to weights, and those that are ``Derived`` from
+            other roles.
         weighting: Gives the propensity that divides; None for methods without one.
         form: Meaning of the imputed error.
         bins: Bins of the propensity game.
@@ -75,8 +77,14 @@ class Estimator(nn.Module):
         """Note that a network changed: what batches remember of it is stale."""
         self._version[role] += 1
 
+    def _stamp(self, role: str) -> int:
+        """Grows whenever a network, or one that it is derived from, takes a step."""
+        network = self.networks[role]
+        sources = network.sources if isinstance(network, Derived) else ()
+        return self._version[role] + sum(self._stamp(source) for source in sources)
+
     def _remember(self, pairs: Pairs, role: str, what: str, compute: Callable[[], Tensor]) -> Tensor:
-        version, graph = self._version[role], torch.is_grad_enabled()
+        version, graph = self._stamp(role), torch.is_grad_enabled()
         known = pairs.memo.get((role, what))
         if known is not None and known[0] == version and (known[1] or not graph):
             return known[2]
@@ -87,7 +95,8 @@ class Estimator(nn.Module):
     def logit(self, role: str, pairs: Pairs) -> Tensor:  # [R, B]
         """Logits of a network on a batch, with the graph to its parameters."""
         network = self.networks[role]
-        return self._remember(pairs, role, "logit", lambda: network(pairs.users, pairs.items))
+        inputs = (self, pairs) if isinstance(network, Derived) else (pairs.users, pairs.items)
+        return self._remember(pairs, role, "logit", lambda: network(*inputs))
 
     def features(self, role: str, pairs: Pairs) -> Tensor:  # [R, B, width]
         """Frozen representation of the pairs in a network."""
@@ -100,16 +109,22 @@ class Estimator(nn.Module):
         return self._remember(pairs, role, "features", compute)
 
     def propensity(self, pairs: Pairs) -> Tensor:  # [R, B]
-        """Unclipped propensity, with the graph to its network."""
+        """Unclipped propensity, with the graph to its network.
+
+        A weighting that derives it from more than the propensity network has a ``propensity``.
+        """
+        derive = getattr(self._weighting, "propensity", None)
+        if derive is not None:
+            return derive(self, pairs)  # type: ignore[no-any-return]
         return torch.sigmoid(self.logit("propensity", pairs))
 
     def p_hat(self, pairs: Pairs) -> Tensor:  # [R, B]
         """Clipped propensity that divides; frozen: no gradient into the propensity network."""
         return self.weighting.p_hat(self, pairs).detach()
 
-    def errors(self, pairs: Pairs) -> Tensor:  # [R, B]
-        """Prediction errors e, with the graph to the prediction; read only where labelled."""
-        return self.form.error(self.logit("prediction", pairs), pairs.labels)
+    def errors(self, pairs: Pairs, role: str = "prediction") -> Tensor:  # [R, B]
+        """Errors e of a predictor, with the graph to it; read only where labelled."""
+        return self.form.error(self.logit(role, pairs), pairs.labels)
 
     def imputed(self, pairs: Pairs) -> Tensor:  # [R, B]
         """Imputed errors with the graph to the prediction; the imputation network is frozen."""

@@ -71,7 +71,7 @@ class ReplicaAdam(torch.optim.Adam):
             params,
             lr=self.rate if isinstance(self.rate, float) else 1.0,
             weight_decay=self.decay if isinstance(self.decay, float) else 0.0,
-            betas=tuple(betas),
+            betas=(betas[0], betas[1]),
             eps=eps,
             fused=True,
         )

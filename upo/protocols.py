@@ -60,14 +60,17 @@ class Holdout(Protocol):
     """Chooses by log-loss on a tenth of the MNAR log, drawn by seed; the test set is read once.
 
     Args:
+        name: Name in results.
         share: Held-out share in (0, 1).
         weighted: Weight held-out rows by the estimator's own inverse propensities.
     """
 
-    name = "holdout"
     monitor = "log_loss"
 
-    def __init__(self, *, share: float = 0.1, weighted: bool = False) -> None:
+    def __init__(
+        self, *, name: str = "holdout", share: float = 0.1, weighted: bool = False
+    ) -> None:
+        self.name = name
         if not 0 < share < 1:
             raise InputError(f"protocol.share must lie in (0, 1), got {share}; try 0.1.")
         self.holdout, self.weighted = share, weighted
@@ -81,13 +84,15 @@ class MarHoldout(Protocol):
     """Chooses on the ratings of a share of the MAR users, drawn by seed; the other users test.
 
     Args:
+        name: Name in results.
         share: Share of the MAR users that select, in (0, 1).
         monitor: Metric that chooses.
     """
 
-    name = "mar_holdout"
-
-    def __init__(self, *, share: float = 0.2, monitor: str = "log_loss") -> None:
+    def __init__(
+        self, *, name: str = "mar_holdout", share: float = 0.2, monitor: str = "log_loss"
+    ) -> None:
+        self.name = name
         if not 0 < share < 1:
             raise InputError(f"protocol.share must lie in (0, 1), got {share}; try 0.2.")
         self.share, self.monitor = share, monitor
@@ -120,14 +125,15 @@ class TestSelected(Protocol):
     Results of this protocol are labelled ``test-selected`` everywhere.
 
     Args:
+        name: Name in results.
         monitor: Metric that chooses.
     """
 
     __test__ = False  # not a test case, whatever its name
-    name = "paper"
     test_selected = True
 
-    def __init__(self, *, monitor: str = "auc") -> None:
+    def __init__(self, *, name: str = "paper", monitor: str = "auc") -> None:
+        self.name = name
         self.monitor = monitor
 
     def use(self, mar: MarSet) -> None:

@@ -107,3 +107,26 @@ def table(rows: Sequence[Row], *, title: str) -> str:
         f"{first['train_seconds']:.1f} s of training in all"
     )
     return "\n".join(lines)
+
+
+def side_by_side(runs: Sequence[Sequence[Row]]) -> str:
+    """Means of several runs beside each other; a star marks the best of each line."""
+    names = [str(rows[0]["estimator"]) for rows in runs]
+    lines = [f"{'metric':<14}" + "".join(f"{name:>24}" for name in names)]
+    summaries = [summarize(rows) for rows in runs]
+    for metric in summaries[0]:
+        values = [summary.get(metric, {"mean": math.nan, "sd": math.nan}) for summary in summaries]
+        means = [value["mean"] for value in values]
+        known = [mean for mean in means if not math.isnan(mean)]
+        best = (min if lower_is_better(metric) else max)(known, default=math.nan)
+        cells = (
+            f"{value['mean']:.5g} +- {value['sd']:.2g}{'*' if value['mean'] == best else ' '}"
+            for value in values
+        )
+        lines.append(f"{metric:<14}" + "".join(f"{cell:>24}" for cell in cells))
+    return "\n".join(lines)
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a smaller value of a result column is better."""
+    return metric in ("log_loss", "mse", "ece", "bmse", "dr_bias", "dr_variance")

@@ -18,7 +18,7 @@ from torch import Tensor
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
-_ROUNDS = 6
+_ROUNDS = 4
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Learners of the imputed error."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +11,14 @@ from upo.estimator import Estimator
 from upo.functional.imputation import imputation_loss
 from upo.learners.base import GradientLearner, Learner, Logs, Optimizer
 from upo.models.imputation import ConstantImputation
-from upo.pairs import Batch, BatchSampler
+from upo.pairs import Batch, BatchSampler, ObservedPairs
+
+
+class RowPenalty(Protocol):
+    """A term added to the imputation loss."""
+
+    def __call__(self, estimator: Estimator, rows: ObservedPairs) -> Tensor:
+        """Penalty of each replica ``[R]``, with the graph to the imputation networks."""
 
 
 class ImputationLearner(GradientLearner):
@@ -21,6 +29,9 @@ class ImputationLearner(GradientLearner):
         optimizer: Partial optimiser.
         omega: Weight function of the clipped propensity.
         network: Role of the trained network.
+        output: Role whose imputed error is fitted, where it is derived from the trained network;
+            by default the trained network's own.
+        penalties: Name -> term added to the loss.
     """
 
     def __init__(
@@ -30,20 +41,36 @@ class ImputationLearner(GradientLearner):
         optimizer: Optimizer,
         omega: Callable[[Tensor], Tensor],
         network: str = "imputation",
+        output: str | None = None,
+        penalties: dict[str, RowPenalty] | None = None,
     ) -> None:
         super().__init__(estimator, optimizer=optimizer, network=network)
         self.omega = omega
+        self.output = output or network
+        self.penalties = dict(penalties or {})
 
     def update(self, batch: Batch) -> Logs:
         """Descend; prediction and propensity are frozen."""
         estimator, rows = self.estimator, batch.o
         f_logit = estimator.logit("prediction", rows).detach()
-        e = estimator.form.error(f_logit, rows.labels)
-        e_hat = estimator.form.imputed(f_logit, estimator.logit(self.network, rows))
-        omega = self.omega(estimator.p_hat(rows))
-        loss = imputation_loss(e, e_hat, omega, estimator.space.density)
+        e = self.target(estimator.form.error(f_logit, rows.labels), rows)
+        e_hat = estimator.form.imputed(f_logit, estimator.logit(self.output, rows))
+        loss = imputation_loss(e, e_hat, self.weight(rows), estimator.space.density)
+        logs = {"loss": loss.detach()}
+        for name, penalty in self.penalties.items():
+            term = penalty(estimator, rows)
+            logs[name] = term.detach()
+            loss = loss + term
         self.step(loss)
-        return {"loss": loss.detach()}
+        return logs
+
+    def target(self, e: Tensor, rows: ObservedPairs) -> Tensor:  # [R, B]
+        """What the imputed error is fitted to: the prediction error."""
+        return e
+
+    def weight(self, rows: ObservedPairs) -> Tensor:  # [R, B]
+        """Weight of each row."""
+        return self.omega(self.estimator.p_hat(rows))
 
 
 class ConstantLabel(Learner):

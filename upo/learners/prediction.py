@@ -27,12 +27,20 @@ class Naive:
 
 
 class InversePropensity:
-    """IPS: errors over propensities."""
+    """IPS: errors over propensities.
+
+    Args:
+        network: Role of the predictor.
+    """
+
+    def __init__(self, *, network: str = "prediction") -> None:
+        self.network = network
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``."""
         rows, density = batch.o, estimator.space.density
-        return losses.ips_loss(estimator.errors(rows), estimator.p_hat(rows), density)
+        e = estimator.errors(rows, self.network)
+        return losses.ips_loss(e, estimator.p_hat(rows), density)
 
 
 class SelfNormalized:

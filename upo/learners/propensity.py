@@ -89,13 +89,16 @@ class PropensityLearner(GradientLearner):
         fit = batch_mean(self.loss(logit, pairs.o))
         logs = {"loss": fit.detach()}
         total = fit
-        p_hat = torch.sigmoid(logit) if self.penalties else logit
-        for name, penalty in self.penalties.items():
-            term = penalty(self.estimator, pairs, p_hat)
+        for name, term in self.terms(batch, torch.sigmoid(logit)).items():
             logs[name] = term.detach()
             total = total + term
         self.step(total)
         return logs
+
+    def terms(self, batch: Batch, p_hat: Tensor) -> dict[str, Tensor]:  # name -> [R]
+        """What is added to the fit; ``p_hat`` is that of the batch of D, with its graph."""
+        items = self.penalties.items()
+        return {name: penalty(self.estimator, batch.d, p_hat) for name, penalty in items}
 
 
 class AdversaryLearner(GradientLearner):

@@ -37,8 +37,12 @@ class AdditivePropensity(nn.Module):
         check_dim(dim)
         self.dim = dim
         seeds = sizes.seeds
-        self.user = ReplicaEmbedding(sizes.n_users, dim, seeds=seeds, std=init_std, purpose=purpose + "u")
-        self.item = ReplicaEmbedding(sizes.n_items, dim, seeds=seeds, std=init_std, purpose=purpose + "i")
+        self.user = ReplicaEmbedding(
+            sizes.n_users, dim, seeds=seeds, std=init_std, purpose=purpose + "u"
+        )
+        self.item = ReplicaEmbedding(
+            sizes.n_items, dim, seeds=seeds, std=init_std, purpose=purpose + "i"
+        )
         std = (2 * dim) ** -0.5
         self.head = nn.Parameter(normal(seeds, (2 * dim, 1), std, purpose + "h"))
         if init_logit is None:

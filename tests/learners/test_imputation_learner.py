@@ -1,0 +1,83 @@
+import pytest
+import torch
+from worlds import adam, make_estimator, make_space
+
+from upo.functional.errors import cross_entropy
+from upo.functional.imputation import omega_bias, omega_jl, omega_mrdr, omega_mse
+from upo.learners.imputation import ConstantLabel, ImputationLearner
+from upo.models.imputation import ConstantImputation, DirectError
+from upo.pairs import BatchSampler
+
+OMEGAS = [omega_jl, omega_mrdr, omega_bias, omega_mse]
+every_omega = pytest.mark.parametrize("omega", OMEGAS, ids=lambda f: f.__name__)
+
+
+def start(omega, form=None, lr=1e-4):
+    space = make_space(holdout=0.2)
+    estimator = make_estimator(space, form=form)
+    learner = ImputationLearner(estimator, optimizer=adam(lr, weight_decay=0.0), omega=omega)
+    return estimator, learner, BatchSampler(space, "debias", 20, 0).chunk(0, 1)[0]
+
+
+@every_omega
+def test_the_loss_is_the_weighted_squared_residual_of_the_pseudo_label(omega):
+    """(e - e_hat)^2 = (y - r)^2 logit(f)^2: the e_hat of the prediction loss, not swapped."""
+    estimator, learner, batch = start(omega)
+    rows = batch.o
+    f, g, q = (
+        estimator.networks[r](rows.users, rows.items)
+        for r in ("prediction", "imputation", "propensity")
+    )
+    weight = omega(torch.sigmoid(q).clamp(min=0.1))
+    squares = (torch.sigmoid(g) - rows.labels) ** 2 * f**2
+    expected = estimator.space.density * (weight * squares).mean(-1)
+    swapped = cross_entropy(g, torch.sigmoid(f)) - cross_entropy(f, rows.labels)
+    wrong = estimator.space.density * (weight * swapped**2).mean(-1)
+    value = learner.update(batch)["loss"]
+    # float32: e - e_hat cancels to 1e-6 of errors up to about 5
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-4, atol=1e-5)
+    assert ((value - wrong).abs() > 0.05 * value).all()
+
+
+@every_omega
+def test_a_step_lowers_the_loss_of_its_batch(omega):
+    _, learner, batch = start(omega)
+    before, after = (learner.update(batch)["loss"] for _ in range(2))
+    assert (after < before).all()
+
+
+def test_imputed_errors_approach_the_observed_ones():
+    estimator, learner, batch = start(omega_jl, DirectError(), lr=0.05)
+    first = learner.update(batch)["loss"]
+    for _ in range(300):
+        last = learner.update(batch)["loss"]
+    assert (last < 0.05 * first).all()
+    rows = batch.o
+    gap = estimator.errors(rows) - estimator.imputed(rows)
+    assert gap.abs().mean() < 0.2
+
+
+def test_a_constant_label_is_the_self_normalised_mean_of_training_labels():
+    space = make_space(holdout=0.3)
+    estimator = make_estimator(space)
+    estimator.networks["imputation"] = ConstantImputation(space.sizes)
+    learner = ConstantLabel(estimator)
+    learner.on_stage_start()
+    label = torch.sigmoid(estimator.networks["imputation"].logit).squeeze(-1)
+    for r in range(3):
+        rows = space.train_rows(torch.arange(space.n_train).expand(3, -1))[r]
+        users, items = space.keys[rows] // space.n_items, space.keys[rows] % space.n_items
+        logit = estimator.networks["propensity"](users.expand(3, -1), items.expand(3, -1))[r]
+        weight = 1 / torch.sigmoid(logit).clamp(min=0.1)
+        expected = (weight * space.labels[rows]).sum() / weight.sum()
+        torch.testing.assert_close(label[r], expected, rtol=1e-5, atol=1e-6)  # float32 sums
+    assert learner.update(None) == {}
+    assert learner.optimizer is None
+
+
+def test_a_given_constant_label_stays():
+    estimator = make_estimator(make_space())
+    estimator.networks["imputation"] = ConstantImputation(estimator.space.sizes, label=0.3)
+    ConstantLabel(estimator).on_stage_start()
+    label = torch.sigmoid(estimator.networks["imputation"].logit)
+    torch.testing.assert_close(label, torch.full((3, 1), 0.3))

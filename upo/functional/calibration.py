@@ -1,0 +1,122 @@
+"""Mixtures of probabilities, case-control calibration, and a differentiable calibration error."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from upo.distributed import batch_mean, batch_sum, sum_across_ranks
+
+
+def mixture_logit(logits: Tensor, log_weight: Tensor) -> Tensor:  # [..., B, N] x 2 -> [..., B]
+    r"""Logit of :math:`\sum_n w_n\sigma(z_n)`, finite however near to 0 or 1 the members are.
+
+    Args:
+        logits: Members' logits :math:`z_n` in the last axis.
+        log_weight: Logarithms of weights that sum to 1 over the last axis; broadcast.
+
+    >>> mixture_logit(torch.tensor([200.0, 200.0]), torch.tensor([0.5, 0.5]).log())
+    tensor(200.)
+    """
+    sigmoid = torch.nn.functional.logsigmoid
+    one = torch.logsumexp(log_weight + sigmoid(logits), dim=-1)
+    return one - torch.logsumexp(log_weight + sigmoid(-logits), dim=-1)
+
+
+def case_control_offset(positives: float, negatives: float, density: float) -> float:
+    r"""Log-odds that sampling by outcome adds: :math:`\log\frac{n_1/\rho}{n_0/(1-\rho)}`.
+
+    Fitted with this offset added to its logits, a model predicts at the true rate :math:`\rho`;
+    without it, predictions drift towards :math:`n_1/(n_1+n_0)`.
+
+    Source: Prentice, Pyke, "Logistic disease incidence models and case-control studies",
+    Biometrika 66(3), 1979.
+
+    Args:
+        positives: Expected observed pairs in a sample.
+        negatives: Expected unobserved pairs in a sample.
+        density: Share of observed pairs in the population, in (0, 1).
+
+    >>> case_control_offset(1.0, 9.0, 0.1)
+    0.0
+    """
+    return math.log(positives) - math.log(negatives) + math.log(1 - density) - math.log(density)
+
+
+def case_control_loss(
+    logit_o: Tensor, weight_o: Tensor, logit_d: Tensor, weight_d: Tensor, offset: float
+) -> Tensor:  # [R, B] x 2, [R, n] x 2 -> [R]
+    """Mean cross-entropy of observed against unobserved pairs, with the case-control offset.
+
+    Args:
+        logit_o: Logits of observed pairs.
+        weight_o: Their weights; 0 leaves a pair out.
+        logit_d: Logits of other pairs.
+        weight_d: Their weights; 0 for those that were observed.
+        offset: See ``case_control_offset``.
+    """
+    softplus = torch.nn.functional.softplus
+    total = batch_sum(weight_o * softplus(-logit_o - offset))
+    total = total + batch_sum(weight_d * softplus(logit_d + offset))
+    return total / (batch_sum(weight_o) + batch_sum(weight_d)).clamp(min=1.0)
+
+
+def soft_bins(logit: Tensor, num_bins: int, middle: float, span: float) -> Tensor:  # -> [..., B, M]
+    r"""Membership of each probability in M soft bins with fixed centres on the logit axis.
+
+    :math:`s_m=\mathrm{softmax}_m(-\tfrac12((z-c_m)/d)^2)`, the centres c evenly spaced over
+    ``middle`` +- ``span`` at distance d. On the logit axis sparse data are told apart, which all
+    fall in one bin of equal width; fixed centres cannot collapse to lower the error, as trained
+    ones can.
+
+    Args:
+        logit: Logits of the probabilities.
+        num_bins: M, at least 1.
+        middle: Centre of the bins.
+        span: Distance from the middle to the outer centres, positive.
+    """
+    if num_bins == 1:
+        return torch.ones_like(logit).unsqueeze(-1)
+    centres = torch.linspace(
+        middle - span, middle + span, num_bins, dtype=logit.dtype, device=logit.device
+    )
+    distance = (logit.unsqueeze(-1) - centres) * ((num_bins - 1) / (2 * span))
+    return torch.softmax(-0.5 * distance.clamp(-1e3, 1e3) ** 2, dim=-1)
+
+
+def soft_ece(
+    p_hat: Tensor,  # [R, B]
+    outcome: Tensor,  # [R, B] 0/1
+    membership: Tensor,  # [R, B, M], sums to 1 over M
+    weight: Tensor | None = None,  # [R, B]
+) -> Tensor:  # [R]
+    r"""Differentiable ECE :math:`\sum_m|\sum_i w_i s_{im}(o_i-\hat p_i)|\,/\,\sum_i w_i`.
+
+    With hard bins it is the expected calibration error. Public code (DECE) takes the mean over bins
+    of the sums, that is n / M times this, which grows with the batch.
+
+    Source: Gong, Ma, Entropy 27(2):196, 2025 (DECE). Differs: divided by the batch, not by M.
+    """
+    w = torch.ones_like(p_hat) if weight is None else weight
+    gap = membership * (w * (outcome - p_hat)).unsqueeze(-1)
+    return sum_across_ranks(gap.sum(-2)).abs().sum(-1) / batch_sum(w)
+
+
+def looked_ahead(
+    alpha: Tensor,  # [R, J]
+    logits: Tensor,  # [R, B, J]
+    observed: Tensor,  # [R, B] 0/1
+    lr: float,
+) -> Tensor:  # [R, J]
+    r"""Mixture weights after one gradient step on the cross-entropy, with the graph to the members.
+
+    :math:`\alpha'=\alpha-\eta\,\nabla_\alpha CE(\bar p(\alpha),o)`, the inner step of a bi-level
+    problem. The gradient is written out, :math:`\frac{\bar p-o}{\bar p(1-\bar p)}s_j(p_j-\bar p)`,
+    so that it is a batch mean and exact on any number of devices.
+    """
+    share = torch.softmax(alpha, dim=-1)[:, None]  # [R, 1, J]
+    p = torch.sigmoid(logits)
+    mean = (share * p).sum(-1, keepdim=True)
+    spread = (mean * (1 - mean)).clamp(min=1e-6)
+    slope = (mean - observed.unsqueeze(-1)) / spread * share * (p - mean)
+    return alpha - lr * batch_mean(slope.transpose(-1, -2))

@@ -1,0 +1,87 @@
+r"""Kernel balancing: weights w of observed rows that give kernel functions the mean they have on D.
+
+Source: Li et al., "Debiased collaborative filtering with kernel-based causal balancing", ICLR 2024.
+Symbols: w weight, of mean about 1 over O, so it contains the factor |O| / |D| that IPS carries;
+K(x_j, x) kernel of an anchor x_j and a pair x. The batch is the last axis, anchors the one before.
+"""
+
+import torch
+from torch import Tensor
+
+from upo.distributed import batch_mean
+
+KERNELS = ("gaussian", "exponential")
+
+
+def unit_range(x: Tensor, low: Tensor, high: Tensor) -> Tensor:  # [R, B, d], [R, d] x 2
+    """Min-max scaling (x - low) / (high - low) of each feature; constant features become 0.
+
+    (Public code writes ``x - low / (high - low)``, and scales each set by its own range.)
+    """
+    span = high - low
+    safe = torch.where(span > 0, span, torch.ones_like(span))
+    return (x - low.unsqueeze(1)) / safe.unsqueeze(1)
+
+
+def pair_kernel(
+    x: Tensor, anchors: Tensor, *, kind: str = "gaussian", gamma: float = 1.0
+) -> Tensor:  # [R, B, d], [R, J, d] -> [R, J, B]
+    r"""Kernel of every anchor with every pair.
+
+    Args:
+        x: Features of the pairs.
+        anchors: Features of the anchors.
+        kind: ``gaussian`` :math:`e^{-\gamma d^2}` or ``exponential`` :math:`e^{-\gamma d}`, where d
+            is the Euclidean distance.
+        gamma: Inverse width, above 0.
+
+    Raises:
+        ValueError: If ``kind`` is unknown.
+    """
+    if kind not in KERNELS:
+        raise ValueError(f"kernel must be one of {list(KERNELS)}, got {kind!r}.")
+    squares = (anchors**2).sum(-1).unsqueeze(-1) + (x**2).sum(-1).unsqueeze(-2)
+    d2 = (squares - 2.0 * anchors @ x.mT).clamp(min=0.0)
+    return torch.exp(-gamma * (d2 if kind == "gaussian" else d2.sqrt()))
+
+
+def weight_entropy(w: Tensor) -> Tensor:  # [R, B] -> [R]
+    r"""Negative entropy :math:`\mathrm{mean}_O\,w\log w`: the weights stay as even as they can."""
+    return batch_mean(torch.special.xlogy(w, w))
+
+
+def balance_gap(w: Tensor, k_o: Tensor, k_d: Tensor) -> Tensor:  # -> [R, J]
+    r"""Imbalance of kernel functions, :math:`\mathrm{mean}_D K(x_j,x)-\mathrm{mean}_O wK(x_j,x)`.
+
+    Args:
+        w: ``[R, B]`` weights of observed rows.
+        k_o: ``[R, J, B]`` kernels of those rows.
+        k_d: ``[R, J, n]`` kernels of pairs of D.
+    """
+    return batch_mean(k_d) - batch_mean(w.unsqueeze(-2) * k_o)
+
+
+def balance_hinge(gap: Tensor, slack: float | Tensor, *, summed: bool = False) -> Tensor:
+    r"""Violation :math:`\sum_j\max(0,|g_j|-C)` of the balancing constraints, ``[R, J] -> [R]``.
+
+    Args:
+        gap: Imbalance of each kernel function.
+        slack: C, at least 0; a number or ``[R]``.
+        summed: Add the signed gaps before the hinge, :math:`\max(0,|\sum_j g_j|-C)`, as public code
+            does; gaps of opposite sign then cancel.
+    """
+    if summed:
+        return (gap.sum(-1).abs() - slack).clamp(min=0.0)
+    allowed = slack.unsqueeze(-1) if isinstance(slack, Tensor) else slack
+    return (gap.abs() - allowed).clamp(min=0.0).sum(-1)
+
+
+def expansion_loss(
+    target: Tensor, coefficients: Tensor, k_o: Tensor, w: Tensor
+) -> Tensor:  # [R, B], [R, S], [R, S, B], [R, B] -> [R]
+    r"""Weighted squares :math:`\mathrm{mean}_O\,w(t-\sum_s a_sK(x_s,x))^2` of a kernel expansion.
+
+    The target is the error to be balanced: e for IPS, e - e_hat for DR; frozen by the caller.
+    """
+    fit = (coefficients.unsqueeze(-2) @ k_o).squeeze(-2)
+    return batch_mean(w * (target - fit) ** 2)

@@ -1,0 +1,74 @@
+r"""Targeting: fluctuate an imputation until weighted residuals over O vanish.
+
+With :math:`H=1/\hat p-1` and :math:`\sum_O H(e-\tilde e)=0` the doubly robust loss equals the
+error-imputation one, so the inverse propensities no longer add variance.
+
+Source: Li, Lyu, Zheng, Wu, "TDR-CL: targeted doubly robust collaborative learning", ICLR 2023.
+"""
+
+import torch
+from torch import Tensor
+
+from upo.distributed import batch_sum
+
+NEGLIGIBLE = 1e-5  # a covariate with a smaller root mean square is the error of the clip at 1
+
+
+def clever_covariate(p_hat: Tensor) -> Tensor:
+    r""":math:`H = 1/\hat p - 1` for clipped propensities in (0, 1]; 0 where the pair is certain."""
+    return 1.0 / p_hat - 1.0
+
+
+def error_fluctuation(e: Tensor, e_hat: Tensor, h: Tensor) -> Tensor:  # [R, B] x 3 -> [R]
+    r""":math:`\epsilon=\sum_O H(e-\hat e)/\sum_O H^2`, of :math:`\tilde e=\hat e+\epsilon H`.
+
+    0 where every propensity is 1 and :math:`\epsilon` is undefined.
+
+    >>> error_fluctuation(torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([4.0]))
+    tensor(0.2500)
+    """
+    power = batch_sum(h * h)
+    fluctuation = batch_sum(h * (e - e_hat)) / power.clamp(min=torch.finfo(h.dtype).tiny)
+    return torch.where(_matters(h, power), fluctuation, 0.0)
+
+
+def label_fluctuation(
+    label: Tensor,  # [R, B] 0/1
+    y_logit: Tensor,  # [R, B] logit of the pseudo-label
+    h: Tensor,  # [R, B]
+    *,
+    limit: float = 5.0,
+    iterations: int = 40,
+) -> Tensor:  # [R]
+    r"""The :math:`\epsilon` for which :math:`\sum_O H\,(r-\sigma(\mathrm{logit}\,\tilde y+\epsilon H))=0`.
+
+    This is logistic regression on H with an offset. The score falls in :math:`\epsilon`, so Newton
+    steps are kept in a shrinking bracket; a fixed number of them needs no look at the values. Where
+    the root is at infinity (all labels alike) the result is the nearest bound, and where every
+    propensity is 1 it is 0.
+
+    Args:
+        label: Labels of observed rows.
+        y_logit: Logits of their pseudo-labels.
+        h: Clever covariate, at least 0.
+        limit: Bound of the result in absolute value, positive.
+        iterations: Steps.
+    """
+    score_type = torch.float64
+    label, offset, h64 = label.to(score_type), y_logit.to(score_type), h.to(score_type)
+    low = torch.full_like(h64.sum(-1), -limit)
+    high, fluctuation = -low, torch.zeros_like(low)
+    for _ in range(iterations):
+        y = torch.sigmoid(offset + fluctuation.unsqueeze(-1) * h64)
+        score = batch_sum(h64 * (label - y))
+        curvature = batch_sum(h64 * h64 * y * (1 - y))
+        low = torch.where(score >= 0, fluctuation, low)
+        high = torch.where(score <= 0, fluctuation, high)
+        newton = fluctuation + score / curvature.clamp(min=torch.finfo(score_type).tiny)
+        inside = (newton >= low) & (newton <= high)
+        fluctuation = torch.where(inside, newton, (low + high) / 2)
+    return torch.where(_matters(h64, batch_sum(h64 * h64)), fluctuation, 0.0).to(h.dtype)
+
+
+def _matters(h: Tensor, power: Tensor) -> Tensor:  # -> [R] bool
+    return power > batch_sum(torch.full_like(h, NEGLIGIBLE**2))

@@ -1,0 +1,185 @@
+"""Parts of estimators whose propensity learns beside the prediction: IPS-V2 and DR-V2.
+
+The public code steps all networks on one summed loss over blocks of random users x random items.
+Here the uniform batch of D takes the blocks' place, and each player descends the terms it appears
+in, with the others frozen: left together, the propensity would lower e / p_hat by inflating itself.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from upo.distributed import batch_mean
+from upo.errors import InputError
+from upo.estimator import Estimator
+from upo.functional.balancing import bmse_loss
+from upo.functional.propensity import clip_propensity
+from upo.learners.base import Logs, Optimizer
+from upo.learners.prediction import Objective, PredictionLearner
+from upo.optim import Hyper, per_replica
+from upo.pairs import Batch, Pairs
+
+PointwiseJoint = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Strength:
+    """A non-negative factor of a term: a number or one for each replica.
+
+    Args:
+        value: The factor.
+        name: What messages call it.
+
+    Raises:
+        InputError: If it is negative.
+    """
+
+    def __init__(self, value: Hyper, name: str) -> None:
+        if not bool((torch.as_tensor(value) >= 0).all()):
+            raise InputError(f"{name} must be at least 0, got {value}; try 1.")
+        self.value, self.name = value, name
+
+    def __call__(self, term: Tensor) -> Tensor:  # [R] -> [R]
+        """The term times the factor."""
+        factor = per_replica(self.value, term.shape[0], self.name)
+        return term * (factor if isinstance(factor, float) else factor.to(term.device))
+
+
+def _joint_mean(loss: PointwiseJoint, p_logit: Tensor, f_logit: Tensor, pairs: Pairs) -> Tensor:
+    """Mean joint loss over D; held-out rows, observed but without a label, count 0."""
+    known = pairs.trainable | ~pairs.observed
+    value = loss(p_logit, f_logit, pairs.labels)
+    return batch_mean(torch.where(known, value, torch.zeros_like(value)))
+
+
+class JointPenalty:
+    r"""The propensity's part of :math:`\alpha\,\mathrm{mean}_D\,\ell(\hat p f,\,o r)`; f is frozen.
+
+    Source: Li et al., ICML 2023 (IPS-V2).
+
+    Args:
+        loss: Pointwise loss of (propensity logit, prediction logit, target).
+        alpha: Strength, at least 0.
+        network: Role of the propensity network.
+    """
+
+    def __init__(
+        self, *, loss: PointwiseJoint, alpha: Hyper = 1.0, network: str = "propensity"
+    ) -> None:
+        self.loss, self.alpha, self.network = loss, Strength(alpha, "alpha"), network
+
+    def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
+        """The penalty ``[R]``."""
+        f_logit = estimator.logit("prediction", pairs).detach()
+        p_logit = estimator.logit(self.network, pairs)
+        return self.alpha(_joint_mean(self.loss, p_logit, f_logit, pairs))
+
+
+class JointTerm:
+    r"""The prediction's part of the joint term of ``JointPenalty``; p_hat is frozen.
+
+    Args:
+        loss: Pointwise loss of (propensity logit, prediction logit, target).
+        alpha: Strength relative to the objective, at least 0.
+        network: Role of the propensity network.
+    """
+
+    def __init__(
+        self, *, loss: PointwiseJoint, alpha: Hyper = 1.0, network: str = "propensity"
+    ) -> None:
+        self.loss, self.alpha, self.network = loss, Strength(alpha, "alpha"), network
+
+    def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
+        """The term ``[R]``."""
+        pairs = batch.d
+        p_logit = estimator.logit(self.network, pairs).detach()
+        f_logit = estimator.logit("prediction", pairs)
+        return self.alpha(_joint_mean(self.loss, p_logit, f_logit, pairs))
+
+
+class BalancePenalty:
+    r""":math:`\gamma\cdot\mathrm{BMSE}` of the propensity; the balanced feature is f, frozen.
+
+    Source: Li et al., ICML 2023 (IPS-V2). Differs: the official code lets the gradient reach f,
+    which lowers the penalty by shrinking the predictions.
+
+    Args:
+        gamma: Strength, at least 0.
+        p_min: The propensity is read inside [p_min, 1 - p_min]; in (0, 0.5).
+
+    Raises:
+        InputError: If ``p_min`` is out of range.
+    """
+
+    def __init__(self, *, gamma: Hyper = 1.0, p_min: float = 1e-3) -> None:
+        if not 0 < p_min < 0.5:
+            raise InputError(f"balance p_min must lie in (0, 0.5), got {p_min}; try 0.001.")
+        self.gamma, self.p_min = Strength(gamma, "gamma"), p_min
+
+    def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
+        """The penalty ``[R]``."""
+        phi = torch.sigmoid(estimator.logit("prediction", pairs)).detach()
+        inside = clip_propensity(p_hat, self.p_min).clamp(max=1.0 - self.p_min)
+        return self.gamma(bmse_loss(inside, pairs.o, phi))
+
+
+class InverseErrorPenalty:
+    r"""The debiased loss in the propensity, :math:`\beta\,\mathrm{mean}_D\,o(e-\hat e)/\hat p`.
+
+    Part of the one loss that the official IPS-V2 and DR-V2 code gives to every network; off by
+    default, since it rewards inflating the propensities of rows that are predicted badly.
+
+    Args:
+        beta: Strength, at least 0.
+    """
+
+    def __init__(self, *, beta: Hyper = 1.0) -> None:
+        self.beta = Strength(beta, "beta")
+
+    def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
+        """The penalty ``[R]``."""
+        gap = known_gap(estimator, pairs)
+        return self.beta(batch_mean(gap / estimator.weighting.p_hat(estimator, pairs)))
+
+
+def known_gap(estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, B]
+    """Frozen e - e_hat (e where nothing is imputed) of training rows; 0 elsewhere."""
+    gap = estimator.errors(pairs)
+    if estimator.has_imputation:
+        gap = gap - estimator.imputed(pairs)
+    return torch.where(pairs.trainable, gap, torch.zeros_like(gap)).detach()
+
+
+class RegularizedPredictionLearner(PredictionLearner):
+    """Descends an objective plus further terms in the prediction network.
+
+    Args:
+        estimator: The networks.
+        optimizer: Partial optimiser.
+        objective: The estimator of the ideal loss.
+        terms: Name -> term added to it.
+        network: Role of the trained network.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        *,
+        optimizer: Optimizer,
+        objective: Objective,
+        terms: dict[str, Objective],
+        network: str = "prediction",
+    ) -> None:
+        super().__init__(estimator, optimizer=optimizer, objective=objective, network=network)
+        self.terms = dict(terms)
+
+    def update(self, batch: Batch) -> Logs:
+        """Descend; propensity and imputation are frozen."""
+        total = self.objective(self.estimator, batch)
+        logs = {"loss": total.detach()}
+        for name, term in self.terms.items():
+            value = term(self.estimator, batch)
+            logs[name] = value.detach()
+            total = total + value
+        self.step(total)
+        return logs

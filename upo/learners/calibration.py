@@ -1,0 +1,244 @@
+"""Learners that calibrate propensities and imputations, and the fold that is held out for them."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from upo.distributed import batch_mean, batch_sum
+from upo.errors import InputError
+from upo.estimator import Estimator
+from upo.functional.calibration import (
+    case_control_loss,
+    case_control_offset,
+    looked_ahead,
+    soft_bins,
+    soft_ece,
+)
+from upo.functional.errors import cross_entropy
+from upo.learners.base import GradientLearner, Logs, Optimizer
+from upo.learners.imputation import ImputationLearner
+from upo.models.derived import Mixture
+from upo.optim import Hyper, per_replica
+from upo.pairs import Batch, BatchSampler, ObservedPairs, Pairs
+from upo.sampling import splitmix64, stream_key, uniform
+
+
+class Fold:
+    """A share of D set aside for calibration: a function of seed and pair, so nothing is stored.
+
+    What is calibrated must not be trained on it. Rows held out to select epochs are never in a
+    batch of O, and calibration takes no labels or negatives from them.
+
+    Args:
+        share: Share of the pairs, in (0, 1).
+
+    Raises:
+        InputError: If the share is out of range.
+    """
+
+    def __init__(self, *, share: float = 0.1) -> None:
+        if not 0 < share < 1:
+            raise InputError(f"share of a calibration fold must lie in (0, 1), got {share}.")
+        self.share = share
+
+    def holds(self, pairs: Pairs) -> Tensor:  # [R, B] float, 1 in the fold
+        """Which pairs are in the fold."""
+        space = pairs.space
+        key = stream_key(space.seeds, "calibration fold")[:, None]
+        index = pairs.users * space.n_items + pairs.items
+        return (uniform(splitmix64(key ^ splitmix64(index))) < self.share).float()
+
+
+class LeaveOut:
+    """Takes a fold's pairs out of the propensity loss, as a penalty that cancels them.
+
+    Args:
+        fold: The fold.
+        loss: The pointwise loss that is cancelled.
+        network: Role of the trained network.
+    """
+
+    def __init__(
+        self, *, fold: Fold, loss: Callable[[Tensor, Tensor], Tensor], network: str
+    ) -> None:
+        self.fold, self.loss, self.network = fold, loss, network
+
+    def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
+        """Minus the fold's part of the loss ``[R]``."""
+        logit = estimator.logit(self.network, pairs)
+        return -batch_mean(self.fold.holds(pairs) * self.loss(logit, pairs.o))
+
+
+class PropensityCalibration(GradientLearner):
+    """Fits calibration experts of the propensity on the fold, observed pairs against unobserved.
+
+    Args:
+        estimator: The networks.
+        optimizer: Partial optimiser.
+        fold: Pairs that the propensity was not trained on.
+        network: Role of the experts.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        *,
+        optimizer: Optimizer,
+        fold: Fold,
+        network: str = "propensity",
+    ) -> None:
+        super().__init__(estimator, optimizer=optimizer, network=network)
+        self.fold = fold
+
+    def update(self, batch: Batch) -> Logs:
+        """Descend; the propensity network is frozen."""
+        rows, pairs, density = batch.o, batch.d, self.estimator.space.density
+        loss = case_control_loss(
+            self.estimator.logit(self.network, rows),
+            self.fold.holds(rows),
+            self.estimator.logit(self.network, pairs),
+            self.fold.holds(pairs) * (1.0 - pairs.o),
+            case_control_offset(rows.total, pairs.total * (1 - density), density),
+        )
+        self.step(loss)
+        return {"loss": loss.detach()}
+
+
+class FoldImputation(ImputationLearner):
+    """Imputation that is not trained on the rows of a fold.
+
+    Args:
+        estimator: The networks.
+        fold: Rows left out.
+        **learner: See ``ImputationLearner``.
+    """
+
+    def __init__(self, estimator: Estimator, *, fold: Fold, **learner: Any) -> None:
+        super().__init__(estimator, **learner)
+        self.fold = fold
+
+    def weight(self, rows: ObservedPairs) -> Tensor:
+        """Weight of each row, 0 in the fold."""
+        return super().weight(rows) * (1.0 - self.fold.holds(rows))
+
+
+class ImputationCalibration(GradientLearner):
+    """Calibrates pseudo-labels against the fold's labels, some steps before each epoch.
+
+    Args:
+        estimator: The networks.
+        optimizer: Partial optimiser.
+        fold: Rows that the imputation is not trained on.
+        steps: Steps before each epoch, at least 1.
+        rows: Training rows drawn for a step; those of the fold are used.
+        network: Role of the experts.
+
+    Raises:
+        InputError: If ``steps`` or ``rows`` is below 1.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        *,
+        optimizer: Optimizer,
+        fold: Fold,
+        steps: int = 10,
+        rows: int = 4096,
+        network: str = "imputation",
+    ) -> None:
+        super().__init__(estimator, optimizer=optimizer, network=network)
+        if steps < 1 or rows < 1:
+            raise InputError(f"steps and rows must be at least 1, got {steps} and {rows}.")
+        self.fold, self.steps = fold, steps
+        self.sampler = BatchSampler(estimator.space, f"calibrate {network}", rows, 0)
+        self.loss = torch.zeros(estimator.space.replicas)
+
+    def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:
+        """Descend on inversely weighted rows of the fold; every other network is frozen."""
+        for batch in self.sampler.chunk(epoch * self.steps, self.steps):
+            rows = batch.o
+            weight = self.fold.holds(rows) / self.estimator.p_hat(rows)
+            error = cross_entropy(self.estimator.logit(self.network, rows), rows.labels)
+            loss = batch_sum(weight * error) / batch_sum(weight).clamp(min=1.0)
+            self.step(loss)
+            self.loss = loss.detach()
+
+    def update(self, batch: Batch) -> Logs:
+        """Nothing to learn within an epoch."""
+        return {"loss": self.loss}
+
+
+class _SoftECE:
+    """A multiple of the differentiable calibration error over fixed soft bins.
+
+    Args:
+        strength: Multiple, at least 0; a number or one for each replica.
+        num_bins: Soft bins, at least 1.
+        span: Reach of their centres on either side, in units of the logit, positive.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+
+    def __init__(self, *, strength: Hyper, num_bins: int = 10, span: float = 3.0) -> None:
+        if not bool((torch.as_tensor(strength) >= 0).all()):
+            raise InputError(f"strength of the soft ECE must be at least 0, got {strength}.")
+        if num_bins < 1 or not span > 0:
+            raise InputError(f"Soft bins need num_bins >= 1, span > 0; got {num_bins}, {span}.")
+        self.strength, self.num_bins, self.span = strength, num_bins, span
+
+    def measure(
+        self, logit: Tensor, outcome: Tensor, middle: float, weight: Tensor | None = None
+    ) -> Tensor:  # [R]
+        """The multiple of the error."""
+        membership = soft_bins(logit, self.num_bins, middle, self.span)
+        error = soft_ece(torch.sigmoid(logit), outcome, membership, weight)
+        strength = per_replica(self.strength, len(error), "strength")
+        return error * (strength if isinstance(strength, float) else strength.to(error.device))
+
+
+class LookAheadECE(_SoftECE):
+    """Calibration error of mixed propensities whose mixture is looked ahead by one step.
+
+    Args:
+        mixture: Role of the mixture.
+        lr: Rate of the step that is looked ahead, at least 0.
+        **bins: See above.
+    """
+
+    def __init__(self, *, mixture: str = "propensity", lr: float = 0.05, **bins: Any) -> None:
+        super().__init__(**bins)
+        self.mixture, self.lr = mixture, lr
+
+    def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
+        """The penalty ``[R]``, with the graph to the members."""
+        mixture = estimator.networks[self.mixture]
+        if not isinstance(mixture, Mixture):
+            raise InputError(f"estimator.networks.{self.mixture} must be a Mixture.")
+        logits = mixture.members(estimator, pairs)
+        alpha = looked_ahead(mixture.alpha.detach(), logits, pairs.o, self.lr)
+        logit = mixture.mix(logits, alpha)
+        density = min(estimator.space.density, 1 - 1e-6)
+        return self.measure(logit, pairs.o, math.log(density / (1 - density)))
+
+
+class PseudoLabelECE(_SoftECE):
+    """Calibration error of pseudo-labels against labels, both weighted by inverse propensities.
+
+    Args:
+        network: Role of the imputation that is calibrated.
+        **bins: See above.
+    """
+
+    def __init__(self, *, network: str = "imputation", **bins: Any) -> None:
+        super().__init__(**bins)
+        self.network = network
+
+    def __call__(self, estimator: Estimator, rows: ObservedPairs) -> Tensor:
+        """The penalty ``[R]``, with the graph to the imputation networks."""
+        logit = estimator.logit(self.network, rows)
+        return self.measure(logit, rows.labels, 0.0, 1.0 / estimator.p_hat(rows))

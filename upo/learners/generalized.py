@@ -1,0 +1,190 @@
+"""Propensities that learn from the task: StableDR's constraint, DR-GPL, UMVUE-DR and CBPL."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from upo.errors import InputError
+from upo.estimator import Estimator
+from upo.functional.balancing import (
+    orthogonality,
+    propensity_bias_term,
+    propensity_variance_term,
+    umvue_terms,
+)
+from upo.functional.propensity import binned_upo_loss
+from upo.learners.balancing import Strength, known_gap
+from upo.learners.base import Optimizer
+from upo.learners.propensity import Penalty, PropensityLearner
+from upo.models.neighbours import Neighbours
+from upo.optim import Hyper
+from upo.pairs import Batch, Pairs
+
+
+class OrthogonalityPenalty:
+    r""":math:`\eta\,[\mathrm{mean}_D(1-o/\hat p)(\hat e-\overline{\hat e})]^2`; e_hat is frozen.
+
+    On the clipped propensity that divides, so what holds for it holds for the loss. Held-out rows
+    count as observed.
+
+    Source: Li, Zheng, Wu, "StableDR", ICLR 2023. Differs: a squared mean where public code squares
+    a sum, so its :math:`\eta` is this one over the squared size of the batch.
+
+    Args:
+        eta: Strength, at least 0.
+    """
+
+    def __init__(self, *, eta: Hyper = 1.0) -> None:
+        self.eta = Strength(eta, "eta")
+
+    def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
+        """The penalty ``[R]``."""
+        e_hat = estimator.imputed(pairs).detach()
+        clipped = estimator.weighting.p_hat(estimator, pairs)
+        return self.eta(orthogonality(clipped, pairs.o, e_hat) ** 2)
+
+
+def _check_mix(mix: float, name: str) -> float:
+    if not 0 <= mix <= 1:
+        raise InputError(f"{name} must lie in [0, 1], got {mix}; try 0.7.")
+    return mix
+
+
+class GeneralizedPenalty:
+    r"""DR-GPL: :math:`\alpha[\lambda\cdot\mathrm{bias}+(1-\lambda)\cdot\mathrm{variance}]` of DR.
+
+    Source: Zhou et al., CIKM 2023, with the erratum: the variance is over :math:`|D|^2`.
+
+    Args:
+        alpha: Strength, at least 0.
+        mix: :math:`\lambda` in [0, 1].
+        per_batch: Divide the variance by the batch's size rather than |D|, as public code does.
+
+    Raises:
+        InputError: If ``alpha`` is negative or ``mix`` out of range.
+    """
+
+    def __init__(self, *, alpha: Hyper = 0.7, mix: float = 0.7, per_batch: bool = False) -> None:
+        self.alpha, self.mix, self.per_batch = Strength(alpha, "alpha"), mix, per_batch
+        _check_mix(mix, "mix")
+
+    def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
+        """The penalty ``[R]``."""
+        gap, o = known_gap(estimator, pairs), pairs.trainable.to(p_hat.dtype)
+        clipped = estimator.weighting.p_hat(estimator, pairs)
+        count = pairs.total if self.per_batch else estimator.space.n_pairs
+        bias = propensity_bias_term(clipped, o, gap)
+        variance = propensity_variance_term(clipped, o, gap, count)
+        return self.alpha(self.mix * bias + (1.0 - self.mix) * variance)
+
+
+class ResidualPenalty:
+    r"""UPO's loss with a fixed weight in the adversary's place: :math:`\beta L_{UPO}(w)`.
+
+    With w = 1 it is the calibration error of the bins; with :math:`w=f/(\hat p(1-\hat p))` it
+    bounds the imbalance of f.
+
+    Source: after Zhang, Xia, "CBPL", IJCAI workshop 2025, of which only the abstract was at hand.
+
+    Args:
+        weight: Function of (estimator, pairs, frozen p_hat) that gives w ``[R, B]``.
+        beta: Strength, at least 0.
+    """
+
+    def __init__(
+        self, *, weight: Callable[[Estimator, Pairs, Tensor], Tensor], beta: Hyper = 1.0
+    ) -> None:
+        self.weight, self.beta = weight, Strength(beta, "beta")
+
+    def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
+        """The penalty ``[R]``."""
+        bins = estimator.bins
+        weight = self.weight(estimator, pairs, p_hat.detach())
+        loss = binned_upo_loss(p_hat, pairs.o, weight, bins.index(p_hat), bins.num_bins)
+        return self.beta(loss)
+
+
+def calibration_weight(estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
+    """A weight of 1: the residuals of a bin are its calibration error."""
+    return torch.ones_like(p_hat)
+
+
+def balancing_weight(
+    estimator: Estimator, pairs: Pairs, p_hat: Tensor, p_min: float = 1e-2
+) -> Tensor:
+    r"""A weight :math:`f/(\hat p(1-\hat p))`: the residuals of a bin are its imbalance of f.
+
+    Args:
+        estimator: The networks.
+        pairs: Pairs of D.
+        p_hat: Frozen propensities.
+        p_min: The propensity is read inside [p_min, 1 - p_min].
+    """
+    inside = p_hat.clamp(p_min, 1.0 - p_min)
+    f = torch.sigmoid(estimator.logit("prediction", pairs)).detach()
+    return f / (inside * (1.0 - inside))
+
+
+class NeighbourPropensityLearner(PropensityLearner):
+    r"""UMVUE-DR: p and p² of the bias and variance bounds are estimated from nearest neighbours.
+
+    Cross-entropy on D, plus :math:`\alpha[\lambda\cdot\mathrm{bias}+(1-\lambda)\cdot
+    \mathrm{variance}]` on rows of O.
+
+    Source: Zheng et al., "UMVUE-DR", ICDM workshop 2024. Differs: the neighbours come from a
+    uniform sample of D, where public code takes O and three times as many random pairs, which
+    makes q estimate another propensity; and they are found at each step, not read from a table.
+
+    Args:
+        estimator: The networks; ``neighbours`` are ``Neighbours``.
+        optimizer: Partial optimiser.
+        loss: Pointwise loss of (logit, observed).
+        alpha: Strength, at least 0.
+        mix: :math:`\lambda` in [0, 1].
+        penalties: Name -> further term on D.
+        network: Role of the trained network.
+        neighbours: Role of the neighbours.
+        representation: Role of the frozen network in whose features pairs are near.
+
+    Raises:
+        InputError: If an option is out of range or the neighbours are missing.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        *,
+        optimizer: Optimizer,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        alpha: Hyper = 1.0,
+        mix: float = 0.5,
+        penalties: dict[str, Penalty] | None = None,
+        network: str = "propensity",
+        neighbours: str = "neighbours",
+        representation: str = "representation",
+    ) -> None:
+        super().__init__(
+            estimator, optimizer=optimizer, loss=loss, penalties=penalties, network=network
+        )
+        found = dict(estimator.networks.items()).get(neighbours)
+        if not isinstance(found, Neighbours):
+            raise InputError(f"UMVUE-DR needs estimator.networks.{neighbours} to be Neighbours.")
+        self.alpha, self.mix = Strength(alpha, "alpha"), _check_mix(mix, "mix")
+        self.neighbours, self.representation = found, representation
+
+    def on_stage_start(self) -> None:
+        """Draw the pairs among which neighbours are found."""
+        self.neighbours.place(self.estimator, self.representation)
+
+    def terms(self, batch: Batch, p_hat: Tensor) -> dict[str, Tensor]:  # name -> [R]
+        """The penalties and the bounds on rows of O."""
+        return {**super().terms(batch, p_hat), "umvue": self._bounds(batch)}
+
+    def _bounds(self, batch: Batch) -> Tensor:  # [R]
+        estimator, rows = self.estimator, batch.o
+        q = self.neighbours(estimator.features(self.representation, rows), rows)
+        clipped = estimator.weighting.p_hat(estimator, rows)
+        gap = known_gap(estimator, rows)
+        bias, variance = umvue_terms(clipped, q, self.neighbours.k, gap)
+        return self.alpha(self.mix * bias + (1.0 - self.mix) * variance)

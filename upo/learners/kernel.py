@@ -1,0 +1,173 @@
+"""Learners of kernel balancing (KBIPS, KBDR) and of its adaptive anchors (AKBIPS, AKBDR)."""
+
+import torch
+from torch import Tensor
+
+from upo.distributed import batch_mean
+from upo.errors import InputError
+from upo.estimator import Estimator
+from upo.functional.errors import cross_entropy
+from upo.functional.kernels import balance_gap, balance_hinge, expansion_loss, weight_entropy
+from upo.learners.balancing import Strength, known_gap
+from upo.learners.base import GradientLearner, Logs, Optimizer
+from upo.models.kernel_weight import AdaptiveAnchors, KernelAnchors
+from upo.optim import Hyper, per_replica
+from upo.pairs import Batch, BatchSampler, Pairs
+
+
+class RepresentationLearner(GradientLearner):
+    """Trains a factorisation on observed labels, for its embeddings alone.
+
+    Args:
+        estimator: The networks.
+        optimizer: Partial optimiser.
+        network: Role of the trained network.
+    """
+
+    def __init__(
+        self, estimator: Estimator, *, optimizer: Optimizer, network: str = "representation"
+    ) -> None:
+        super().__init__(estimator, optimizer=optimizer, network=network)
+
+    def update(self, batch: Batch) -> Logs:
+        """Descend the mean cross-entropy of observed rows."""
+        rows = batch.o
+        loss = batch_mean(cross_entropy(self.estimator.logit(self.network, rows), rows.labels))
+        self.step(loss)
+        return {"loss": loss.detach()}
+
+
+def _anchors(estimator: Estimator, role: str) -> KernelAnchors:
+    """The anchors of an estimator.
+
+    Raises:
+        InputError: If the network of that role is something else.
+    """
+    anchors = dict(estimator.networks.items()).get(role)
+    if not isinstance(anchors, KernelAnchors):
+        raise InputError(f"Kernel balancing needs estimator.networks.{role} to be KernelAnchors.")
+    return anchors
+
+
+class KernelWeightLearner(GradientLearner):
+    r"""Fits balancing weights: :math:`\mathrm{mean}_O\,w\log w+\lambda\sum_j\max(0,|g_j|-C)`.
+
+    Source: Li et al., ICLR 2024 (KBIPS, KBDR). Differs: the constant function is among those that
+    are balanced, which keeps the mean weight at 1, and the hinge takes each gap by itself.
+
+    Args:
+        estimator: The networks; its weighting divides density by w.
+        optimizer: Partial optimiser.
+        strength: :math:`\lambda`, at least 0.
+        slack: C, at least 0; a number or one for each replica.
+        constant: Balance the constant function too.
+        summed: Add the signed gaps before the hinge, as public code does.
+        network: Role of the weight network.
+        anchors: Role of the anchors.
+        representation: Role of the frozen network whose features the kernels compare.
+
+    Raises:
+        InputError: If a number is negative or the anchors are missing.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        *,
+        optimizer: Optimizer,
+        strength: Hyper = 1.0,
+        slack: Hyper = 0.01,
+        constant: bool = True,
+        summed: bool = False,
+        network: str = "weight",
+        anchors: str = "anchors",
+        representation: str = "representation",
+    ) -> None:
+        super().__init__(estimator, optimizer=optimizer, network=network)
+        if not bool((torch.as_tensor(slack) >= 0).all()):
+            raise InputError(f"slack must be at least 0, got {slack}; try 0.01.")
+        self.strength = Strength(strength, "strength")
+        self.slack = per_replica(slack, estimator.space.replicas, "slack")
+        self.constant, self.summed = constant, summed
+        self.anchors, self.representation = _anchors(estimator, anchors), representation
+        self.position = 0
+
+    def on_stage_start(self) -> None:
+        """Place the anchors in the trained representation."""
+        self.anchors.place(self.estimator, self.representation)
+
+    def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:
+        """Count steps from the epoch, so a resumed run balances the same anchors."""
+        self.position = epoch * sampler.steps_per_epoch()
+
+    def update(self, batch: Batch) -> Logs:
+        """Descend; prediction, imputation and representation are frozen."""
+        estimator, rows = self.estimator, batch.o
+        index = self.anchors.choose(estimator.space.seeds, self.position)
+        self.position += 1
+        w = estimator.space.density / estimator.weighting.p_hat(estimator, rows)
+        gap = balance_gap(w, self._functions(rows, index), self._functions(batch.d, index))
+        if isinstance(self.slack, Tensor):
+            self.slack = self.slack.to(gap.device)
+        entropy = weight_entropy(w)
+        violation = balance_hinge(gap, self.slack, summed=self.summed)
+        self.step(entropy + self.strength(violation))
+        return {"loss": entropy.detach(), "violation": violation.detach()}
+
+    def _functions(self, pairs: Pairs, index: Tensor) -> Tensor:  # [R, J or J + 1, B]
+        features = self.estimator.features(self.representation, pairs)
+        kernels: Tensor = self.anchors(features, index)
+        if not self.constant:
+            return kernels
+        return torch.cat([torch.ones_like(kernels[:, :1]), kernels], dim=1)
+
+
+class AnchorLearner(GradientLearner):
+    """Expands the error in the anchors' kernels by weighted least squares over O.
+
+    The error is e for IPS, and e - e_hat where the estimator imputes; both are frozen.
+
+    Source: Li et al., ICLR 2024 (AKBIPS, AKBDR).
+
+    Args:
+        estimator: The networks; ``anchors`` are ``AdaptiveAnchors``.
+        optimizer: Partial optimiser of the coefficients.
+        inner_steps: Steps on each batch, at least 1.
+        network: Role of the anchors.
+        representation: Role of the frozen network whose features the kernels compare.
+
+    Raises:
+        InputError: If ``inner_steps < 1`` or the anchors have no coefficients.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        *,
+        optimizer: Optimizer,
+        inner_steps: int = 3,
+        network: str = "anchors",
+        representation: str = "representation",
+    ) -> None:
+        super().__init__(estimator, optimizer=optimizer, network=network)
+        anchors = _anchors(estimator, network)
+        if not isinstance(anchors, AdaptiveAnchors):
+            raise InputError(f"estimator.networks.{network} must be AdaptiveAnchors to be trained.")
+        if inner_steps < 1:
+            raise InputError(f"inner_steps must be at least 1, got {inner_steps}; try 3.")
+        self.anchors, self.inner_steps, self.representation = anchors, inner_steps, representation
+
+    def on_stage_start(self) -> None:
+        """Place the anchors in the trained representation."""
+        self.anchors.place(self.estimator, self.representation)
+
+    def update(self, batch: Batch) -> Logs:
+        """Take the inner steps; everything but the coefficients is frozen."""
+        estimator, rows = self.estimator, batch.o
+        kernels = self.anchors(estimator.features(self.representation, rows))
+        target = known_gap(estimator, rows)
+        w = estimator.space.density / estimator.p_hat(rows)
+        for _ in range(self.inner_steps):
+            loss = expansion_loss(target, self.anchors.coefficients, kernels, w)
+            self.step(loss)
+        return {"loss": loss.detach()}

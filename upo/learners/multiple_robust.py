@@ -1,0 +1,60 @@
+"""Multiple robustness: the player that balances, and the prediction objective."""
+
+import torch
+from torch import Tensor
+
+from upo.errors import InputError
+from upo.estimator import Estimator
+from upo.functional.multiple_robust import multiple_robust_loss
+from upo.learners.base import Learner, Logs
+from upo.models.ensemble import Balance
+from upo.pairs import Batch
+
+
+def _balance(estimator: Estimator, role: str) -> Balance:
+    balance = estimator.networks[role]
+    if not isinstance(balance, Balance):
+        raise InputError(f"estimator.networks.{role} must be a Balance.")
+    return balance
+
+
+class BalanceLearner(Learner):
+    """Takes each batch into the balance's moments; plays between the imputations and the prediction.
+
+    Logs the least weight, which should not be far below 0, and the mean weight, which is near 1.
+
+    Args:
+        estimator: The networks.
+        network: Role of the balance.
+
+    Raises:
+        InputError: If that network is no ``Balance``.
+    """
+
+    def __init__(self, estimator: Estimator, *, network: str = "balance") -> None:
+        super().__init__(estimator, network=network)
+        self.balance = _balance(estimator, network)
+
+    @torch.no_grad()
+    def update(self, batch: Batch) -> Logs:
+        """Observe the batch in closed form."""
+        self.balance.observe(self.estimator, batch)
+        self.estimator.stepped(self.network)
+        omega = self.balance.weight(self.estimator, batch.o)
+        return {"min_weight": omega.amin(-1), "mean_weight": omega.mean(-1)}
+
+
+class MultipleRobust:
+    """Observed errors with the weights that balance all propensities and imputed errors.
+
+    Args:
+        balance: Role of the balance.
+    """
+
+    def __init__(self, *, balance: str = "balance") -> None:
+        self.balance = balance
+
+    def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
+        """The loss ``[R]``."""
+        omega = _balance(estimator, self.balance).weight(estimator, batch.o)
+        return multiple_robust_loss(estimator.errors(batch.o), omega)

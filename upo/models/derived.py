@@ -1,0 +1,114 @@
+"""Networks whose logit is a function of other networks' on the same batch."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from upo.errors import InputError
+from upo.functional.calibration import mixture_logit
+from upo.functional.targeting import clever_covariate
+from upo.models.replica import Sizes
+
+if TYPE_CHECKING:
+    from upo.estimator import Estimator
+    from upo.pairs import Pairs
+
+
+class Derived(nn.Module, ABC):
+    """A role computed from other roles; its parameters are only what it adds to them.
+
+    Args:
+        sources: Roles that it reads, itself not among them.
+
+    Raises:
+        InputError: If it reads nothing.
+    """
+
+    def __init__(self, sources: tuple[str, ...]) -> None:
+        super().__init__()
+        if not sources:
+            raise InputError(f"{type(self).__name__} needs at least one source role.")
+        self.sources = sources
+
+    @abstractmethod
+    def forward(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:  # [R, B]
+        """Logits of the pairs, with the graph to its parameters and its sources'."""
+
+
+class Mixture(Derived):
+    r"""Convex combination of probabilities: :math:`\sum_j \mathrm{softmax}(\alpha)_j\,\sigma(z_j)`.
+
+    A cross-entropy is affine in its target, so the imputed error of mixed pseudo-labels is the same
+    mixture of the members' imputed errors.
+
+    Source: Gong, Ma, "Gradient-based multiple robust learning calibration", Entropy 27(2), 2025.
+
+    Args:
+        sizes: Seeds.
+        sources: Roles of the members.
+        learned: Train :math:`\alpha`; otherwise the mean of the members, without parameters.
+        purpose: Name of the network.
+    """
+
+    alpha: Tensor
+
+    def __init__(
+        self, sizes: Sizes, *, sources: list[str], learned: bool = False, purpose: str = "mixture"
+    ) -> None:
+        super().__init__(tuple(sources))
+        start = torch.zeros(len(sizes.seeds), len(sources))
+        if learned:
+            self.alpha = nn.Parameter(start)
+        else:
+            self.register_buffer("alpha", start, persistent=False)
+
+    def members(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:  # [R, B, J]
+        """Logits of the members."""
+        return torch.stack([estimator.logit(role, pairs) for role in self.sources], dim=-1)
+
+    def forward(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
+        """Logit of the mixed probability."""
+        return self.mix(self.members(estimator, pairs), self.alpha)
+
+    @staticmethod
+    def mix(members: Tensor, alpha: Tensor) -> Tensor:  # [R, B, J], [R, J] -> [R, B]
+        """Logit of the members' probabilities mixed in shares softmax(alpha)."""
+        return mixture_logit(members, torch.log_softmax(alpha, dim=-1)[:, None])
+
+
+class Targeted(Derived):
+    r"""Targeted pseudo-label: :math:`\mathrm{logit}\,\tilde y'=\mathrm{logit}\,\tilde y+\epsilon H`.
+
+    :math:`H = 1/\hat p - 1`; :math:`\epsilon` is set by ``upo.learners.targeting.Targeting`` and is
+    0 before. On the label scale the targeting reaches the prediction's gradient; added to the error,
+    :math:`\epsilon H` would be a constant there.
+
+    Source: after Li et al., "TDR-CL", ICLR 2023. Differs: it fluctuates the pseudo-label rather
+    than the imputed error.
+
+    Args:
+        sizes: Seeds.
+        source: Role of the imputation that is targeted.
+        propensity: Role of the propensity that divides.
+        purpose: Name of the network.
+    """
+
+    epsilon: Tensor
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        source: str,
+        propensity: str = "propensity",
+        purpose: str = "targeted",
+    ) -> None:
+        super().__init__((source, propensity))
+        self.register_buffer("epsilon", torch.zeros(len(sizes.seeds), 1))
+
+    def forward(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
+        """Logit of the targeted pseudo-label."""
+        h = clever_covariate(estimator.p_hat(pairs))
+        return estimator.logit(self.sources[0], pairs) + self.epsilon * h

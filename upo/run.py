@@ -1,0 +1,90 @@
+"""One run and its run folder: results, summary, figures, logs and the printed table."""
+
+import os
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from upo import run_figures
+from upo.data.rating_data import report
+from upo.data.table import write_id_maps
+from upo.distributed import rank
+from upo.experiment import Experiment, RunResult
+from upo.loggers import log_final, make_loggers
+from upo.results import Row, summarize, table, write_rows, write_summary
+
+
+def say(text: str) -> None:
+    """Print for the person at the terminal, once however many processes run."""
+    if rank() == 0 and os.environ.get("LOCAL_RANK", "0") == "0":
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
+    """One run, from a composed configuration to its run folder.
+
+    Args:
+        config: Composed configuration.
+        folder: Run folder.
+        chatty: Print the dataset's report and the table of results.
+
+    Returns:
+        A row of results for each seed.
+    """
+    experiment = Experiment(config, folder, progress=config.progress)
+    data = experiment.datamodule.data
+    if chatty:
+        say(f"Results will land in {folder}")
+        say(report(data))
+    if data.user_ids is not None:
+        write_id_maps(data, folder)
+    experiment.loggers = make_loggers(config)
+    result = experiment.run()
+    rows = result_rows(result, experiment)
+    if rank() == 0:
+        _write(result, rows, experiment, folder)
+        if chatty:
+            say("\n" + table(rows, title=_title(rows[0])))
+            say(f"Results, checkpoints and figures: {folder}")
+    return rows
+
+
+def result_rows(result: RunResult, experiment: Experiment) -> list[Row]:
+    """A row for each seed, columns as in the run folder's contract."""
+    best = result.stages[-1].best_epoch
+    rows = []
+    for r, seed in enumerate(result.seeds):
+        row: Row = {
+            "dataset": experiment.datamodule.name,
+            "estimator": experiment.config.estimator.name,
+            "protocol": experiment.protocol.label,
+            "seed": seed,
+        }
+        row |= {name: float(values[r]) for name, values in result.metrics.items()}
+        for name in ("ece", "bmse", "dr_bias", "dr_variance"):
+            row.setdefault(name, float("nan"))  # no propensity, nothing to diagnose
+        row["best_epoch"] = -1 if best is None else int(best[r])
+        row["parameters"] = result.estimator.parameters_per_replica
+        row["train_seconds"] = round(result.seconds, 3)
+        rows.append(row)
+    return rows
+
+
+def _write(result: RunResult, rows: list[Row], experiment: Experiment, folder: Path) -> None:
+    write_rows(folder / "results.csv", rows)
+    write_summary(
+        folder / "summary.json",
+        rows,
+        {"test_selected": experiment.protocol.test_selected, "folder": folder.name},
+    )
+    drawn = {}
+    if experiment.config.figures:
+        drawn = run_figures.draw(result, folder / "figures", _title(rows[0]))
+    means = {name: value["mean"] for name, value in summarize(rows).items()}
+    log_final(experiment.loggers, means, drawn)
+
+
+def _title(row: Row) -> str:
+    return f"{row['dataset']}, {row['estimator']}, {row['protocol']}"
