@@ -88,8 +88,9 @@ def quiet() -> None:
     """Silence what libraries say about themselves."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning\\..*")
-    warnings.filterwarnings("ignore", module=r"torchmetrics\\..*")
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    warnings.filterwarnings("ignore", module=r"torchmetrics\..*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
 
 
 def main(config_path: str) -> None:
@@ -101,5 +102,8 @@ def main(config_path: str) -> None:
     quiet()
     sentences(lambda: _take_up(sys.argv))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come to us, not to a traceback
-    decorated = hydra.main(version_base="1.3", config_path=config_path, config_name="train")(task)
-    sentences(decorated)
+
+    def job(config: DictConfig) -> Any:
+        return sentences(lambda: task(config))
+
+    sentences(hydra.main(version_base="1.3", config_path=config_path, config_name="train")(job))

@@ -45,7 +45,7 @@ class Estimator(nn.Module):
         self._weighting = weighting
         self.form: ErrorForm = form or PseudoLabel()
         self.bins = bins or Bins()
-        self._version = dict.fromkeys(networks, 0)
+        self._steps: dict[str, int] = dict.fromkeys(networks, 0)
 
     @property
     def weighting(self) -> Weighting:
@@ -75,15 +75,17 @@ class Estimator(nn.Module):
 
     def stepped(self, role: str) -> None:
         """Note that a network changed: what batches remember of it is stale."""
-        self._version[role] += 1
+        self._steps[role] += 1
 
     def _stamp(self, role: str) -> int:
         """Grows whenever a network, or one that it is derived from, takes a step."""
         network = self.networks[role]
         sources = network.sources if isinstance(network, Derived) else ()
-        return self._version[role] + sum(self._stamp(source) for source in sources)
+        return self._steps[role] + sum(self._stamp(source) for source in sources)
 
-    def _remember(self, pairs: Pairs, role: str, what: str, compute: Callable[[], Tensor]) -> Tensor:
+    def _remember(
+        self, pairs: Pairs, role: str, what: str, compute: Callable[[], Tensor]
+    ) -> Tensor:
         version, graph = self._stamp(role), torch.is_grad_enabled()
         known = pairs.memo.get((role, what))
         if known is not None and known[0] == version and (known[1] or not graph):

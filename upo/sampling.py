@@ -74,6 +74,8 @@ class Permutation:
     def __init__(self, size: int, columns: int | None = None) -> None:
         if size < 1 or (columns is not None and size % columns):
             raise ValueError(f"A permutation needs size >= 1 divided by columns, got {size}.")
+        if max(columns or 0, size // (columns or size)) >= 2**31:
+            raise ValueError("A permutation takes fewer than 2^31 users and 2^31 items.")
         self.size = size
         self.right = columns or max(1, math.isqrt(size))
         self.left = -(-size // self.right)
@@ -96,22 +98,34 @@ class Permutation:
         return y
 
     def _feistel(self, x: Tensor, key: Tensor, inverse: bool) -> Tensor:
-        left = x // self.right
+        left = torch.div(x, self.right, rounding_mode="trunc")
         right = x - left * self.right
-        sign = -1 if inverse else 1
         rounds = range(_ROUNDS)
         for number in reversed(rounds) if inverse else rounds:
             if number % 2 == 0:
-                left = (left + sign * _round(right, key, number, self.left)) % self.left
+                _turn(left, _round(right, key, number, self.left), self.left, inverse)
             else:
-                right = (right + sign * _round(left, key, number, self.right)) % self.right
-        return left * self.right + right
+                _turn(right, _round(left, key, number, self.right), self.right, inverse)
+        return left.mul_(self.right).add_(right)
 
 
 def _round(x: Tensor, key: Tensor, number: int, modulus: int) -> Tensor:
-    mixed = (x ^ (key + number * _GOLDEN % 2**62)) * _MIX_1
-    mixed = (mixed ^ _shift(mixed, 29)) * _MIX_2
-    return _shift(mixed, 33) % modulus if modulus < 2**31 else _shift(mixed, 1) % modulus
+    """Hash into ``range(modulus)``: 31 mixed bits, scaled instead of divided."""
+    mixed = x ^ (key + number * _GOLDEN % 2**62)
+    mixed.mul_(_MIX_1)
+    mixed.bitwise_xor_(mixed >> 32).mul_(_MIX_2)
+    mixed.bitwise_right_shift_(33).bitwise_and_(2**31 - 1)
+    return mixed.mul_(modulus).bitwise_right_shift_(31)
+
+
+def _turn(half: Tensor, by: Tensor, modulus: int, back: bool) -> None:
+    """Add (or subtract) modulo ``modulus``, in place; both are in range."""
+    if back:
+        half.sub_(by)
+        half.add_((half < 0) * modulus)
+    else:
+        half.add_(by)
+        half.sub_((half >= modulus) * modulus)
 
 
 class EpochStream:

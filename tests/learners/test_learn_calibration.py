@@ -31,7 +31,7 @@ def test_one_expert_at_its_start_is_the_uncalibrated_parent():
 
 
 def test_the_fold_is_a_share_of_the_pairs_that_differs_by_seed():
-    _, estimator, sampler = built("dce_dr")
+    _, _, sampler = built("dce_dr")
     pairs = sampler.chunk(0, 1)[0].d
     held = Fold(share=0.4).holds(pairs)
     # three standard errors of 480 draws
@@ -142,6 +142,10 @@ def test_one_member_mixtures_are_their_member():
         torch.testing.assert_close(logits[role], logits[f"{role}_1"], rtol=1e-4, atol=1e-5)
 
 
+def first_parameter(network):
+    return next(iter(network.parameters()))
+
+
 def test_the_looked_ahead_penalty_reaches_every_member_but_not_the_mixture():
     config, estimator, sampler = built("cali_mr")
     roughened(estimator, scale=0.5)
@@ -150,7 +154,7 @@ def test_the_looked_ahead_penalty_reaches_every_member_but_not_the_mixture():
     loss = penalty(estimator, pairs, torch.zeros(1)).sum()
     networks = estimator.networks
     for role in ("propensity_1", "propensity_2"):
-        slope = torch.autograd.grad(loss, list(networks[role].parameters())[0], retain_graph=True)
+        slope = torch.autograd.grad(loss, first_parameter(networks[role]), retain_graph=True)
         assert slope[0].abs().max() > 0
     alpha = torch.autograd.grad(loss, networks["propensity"].alpha, allow_unused=True)
     assert alpha == (None,)

@@ -95,9 +95,6 @@ def test_patience_zero_never_stops():
     assert not any(judge(module, selection, epoch, [epoch] * R) for epoch in range(8))
 
 
-@pytest.mark.xfail(
-    reason="a replica that ran out of patience still takes later epochs while others train on"
-)
 def test_a_replica_out_of_patience_has_stopped_as_it_would_alone():
     values = [[1.0, 9.0], [2.0, 8.0], [2.0, 7.0], [0.5, 6.0]]
     module, selection = start(patience=2, seeds=(0, 1))

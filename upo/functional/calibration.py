@@ -37,7 +37,7 @@ def case_control_offset(positives: float, negatives: float, density: float) -> f
         negatives: Expected unobserved pairs in a sample.
         density: Share of observed pairs in the population, in (0, 1).
 
-    >>> case_control_offset(1.0, 9.0, 0.1)
+    >>> case_control_offset(8.0, 8.0, 0.5)
     0.0
     """
     return math.log(positives) - math.log(negatives) + math.log(1 - density) - math.log(density)

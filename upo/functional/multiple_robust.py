@@ -1,8 +1,8 @@
 r"""Multiple robustness: weights that balance several propensities and imputed errors at once.
 
 With :math:`u=(1/\hat p_1..1/\hat p_J,\hat e_1..\hat e_K)`, regressing e on u over O and averaging
-the fit over D gives :math:`E_{MR}=\frac1{|D|}\sum_D u^\top\eta`. As :math:`\eta` is linear in e this
-is :math:`\mathrm{mean}_O\,\omega e` with weights that no longer contain e.
+the fit over D gives :math:`E_{MR}=\frac1{|D|}\sum_D u^\top\eta`. As :math:`\eta` is linear in e,
+this is :math:`\mathrm{mean}_O\,\omega e` with weights that no longer contain e.
 
 Source: Li, Dai, Li, Lyu, Dong, Zhou, Wu, "Multiple robust learning for recommendation", AAAI 2023.
 """
@@ -28,11 +28,12 @@ def balancing_coefficients(
 ) -> Tensor:  # [R, C]
     r"""Coefficients c of the weights :math:`\omega=u^\top c`.
 
-    .. math:: c=(G+\lambda\,\mathrm{diag}\,G)^{-1}\,\mathrm{mean}_D u,\quad G=\mathrm{mean}_O uu^\top
+    .. math:: c=(G+\lambda\,\mathrm{diag}\,G)^{-1}\,\mathrm{mean}_D u,
+        \quad G=\mathrm{mean}_O uu^\top
 
-    Without ridge, :math:`\mathrm{mean}_O\,\omega u=\mathrm{mean}_D u` exactly. The ridge is relative
-    to each column's own power, since 1/p and e differ by orders of magnitude; a column of zeros gets
-    the coefficient 0.
+    Without ridge, :math:`\mathrm{mean}_O\,\omega u=\mathrm{mean}_D u` exactly. The ridge is
+    relative to each column's own power, since 1/p and e differ by orders of magnitude; a column of
+    zeros gets the coefficient 0.
     """
     power = torch.diagonal(gram, dim1=-2, dim2=-1)
     scale = torch.where(power > 0, power.clamp(min=torch.finfo(gram.dtype).tiny).rsqrt(), 0.0)
@@ -40,7 +41,7 @@ def balancing_coefficients(
     ones = torch.ones_like(power)
     off_diagonal = scaled - torch.diag_embed(torch.diagonal(scaled, dim1=-2, dim2=-1))
     system = off_diagonal + torch.diag_embed(ones + max(ridge, LEAST_RIDGE))
-    solution, _ = torch.linalg.solve_ex(system, (scale * mean).unsqueeze(-1))
+    solution: Tensor = torch.linalg.solve_ex(system, (scale * mean).unsqueeze(-1))[0]
     return solution.squeeze(-1) * scale
 
 

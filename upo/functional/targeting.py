@@ -40,7 +40,9 @@ def label_fluctuation(
     limit: float = 5.0,
     iterations: int = 40,
 ) -> Tensor:  # [R]
-    r"""The :math:`\epsilon` for which :math:`\sum_O H\,(r-\sigma(\mathrm{logit}\,\tilde y+\epsilon H))=0`.
+    r"""The :math:`\epsilon` at which weighted residuals of the pseudo-labels vanish.
+
+    .. math:: \sum_O H\,(r-\sigma(\mathrm{logit}\,\tilde y+\epsilon H))=0
 
     This is logistic regression on H with an offset. The score falls in :math:`\epsilon`, so Newton
     steps are kept in a shrinking bracket; a fixed number of them needs no look at the values. Where

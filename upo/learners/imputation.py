@@ -91,7 +91,9 @@ class ConstantLabel(Learner):
         """Estimate the label over all training rows."""
         constant = self.estimator.networks[self.network]
         if isinstance(constant, ConstantImputation) and constant.estimate:
-            sampler = BatchSampler(self.estimator.space, "constant", self.estimator.space.n_train, 0)
+            sampler = BatchSampler(
+                self.estimator.space, "constant", self.estimator.space.n_train, 0
+            )
             rows = sampler.chunk(0, 1)[0].o
             weight = 1.0 / self.estimator.p_hat(rows)
             constant.set_label(batch_sum(weight * rows.labels) / batch_sum(weight))

@@ -19,7 +19,7 @@ def _balance(estimator: Estimator, role: str) -> Balance:
 
 
 class BalanceLearner(Learner):
-    """Takes each batch into the balance's moments; plays between the imputations and the prediction.
+    """Takes each batch into the balance's moments; plays after the imputations.
 
     Logs the least weight, which should not be far below 0, and the mean weight, which is near 1.
 

@@ -79,11 +79,13 @@ class Mixture(Derived):
 
 
 class Targeted(Derived):
-    r"""Targeted pseudo-label: :math:`\mathrm{logit}\,\tilde y'=\mathrm{logit}\,\tilde y+\epsilon H`.
+    r"""Targeted pseudo-label.
 
-    :math:`H = 1/\hat p - 1`; :math:`\epsilon` is set by ``upo.learners.targeting.Targeting`` and is
-    0 before. On the label scale the targeting reaches the prediction's gradient; added to the error,
-    :math:`\epsilon H` would be a constant there.
+    .. math:: \mathrm{logit}\,\tilde y'=\mathrm{logit}\,\tilde y+\epsilon H,\quad H=1/\hat p-1
+
+    :math:`\epsilon` is set by ``upo.learners.targeting.Targeting`` and is
+    0 before. On the label scale the targeting reaches the prediction's gradient; added to the
+    error, :math:`\epsilon H` would be a constant there.
 
     Source: after Li et al., "TDR-CL", ICLR 2023. Differs: it fluctuates the pseudo-label rather
     than the imputed error.

@@ -19,8 +19,8 @@ class CalibrationExperts(Derived):
     r"""Doubly calibrated estimator's post-processor :math:`\sum_n g_n(u)\,\sigma(a_n z+b_n)`.
 
     The gate is a softmax of an affine map of the source's frozen user embedding. It starts at the
-    source's own logit (a = 1, b = 0), and weight decay of the parameters a - 1, b and the gate's draws it back
-    there, which matters where the fold is small.
+    source's own logit (a = 1, b = 0), and weight decay of the parameters (a - 1, b and the gate's)
+    draws it back there, which matters where the fold is small.
 
     Source: Kweon, Yu, "Doubly calibrated estimator for recommendation on data missing not at
     random", WWW 2024. Differs: no Gumbel noise, so the same pair always gets the same value; b

@@ -34,23 +34,32 @@ class ReplicaSelection(Callback):
         if not isinstance(module, DebiasingModule) or module.selection is None:
             return
         value, networks = module.selection, module.estimator.networks
+        value = torch.where(value.isnan(), torch.inf, value)  # never the best
         epoch = torch.full_like(value, module.epoch).long()
         if self.best is None or self.best_epoch is None:
             self.best, self.best_epoch = value.clone(), epoch
             self.snapshot = {k: v.detach().clone() for k, v in networks.state_dict().items()}
         else:
-            better = value < self.best
+            better = (value < self.best) & ~self.stopped(module.epoch - 1)
             self.best = torch.where(better, value, self.best)
             self.best_epoch = torch.where(better, epoch, self.best_epoch)
             _copy_replicas(networks, self.snapshot, better)
         if self.exhausted(module.epoch):
             trainer.should_stop = True
 
+    def stopped(self, epoch: int) -> Tensor:
+        """``[R]`` bool: replicas that have run out of patience by the end of this epoch.
+
+        A stopped replica trains on with its stack, but its choice is made, as it would be alone.
+        """
+        assert self.best_epoch is not None  # set by the first validation
+        if not self.patience:
+            return torch.zeros_like(self.best_epoch, dtype=torch.bool)
+        return epoch - self.best_epoch >= self.patience
+
     def exhausted(self, epoch: int) -> bool:
-        """Whether after this epoch every replica has run out of patience."""
-        if not self.patience or self.best_epoch is None:
-            return False
-        return bool((epoch - self.best_epoch >= self.patience).all())
+        """Whether every replica has stopped."""
+        return self.best_epoch is not None and bool(self.stopped(epoch).all())
 
     def restore(self, networks: nn.ModuleDict) -> None:
         """Give every replica its best epoch's parameters."""

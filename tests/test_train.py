@@ -1,0 +1,191 @@
+"""The command line: a run folder as promised, and one sentence for whatever a person gets wrong."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from upo import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = [
+    "dataset.n_users=40",
+    "dataset.n_items=30",
+    "dataset.density=0.2",
+    "estimator.stages.debias.epochs=2",
+    "progress=false",
+]
+GAME = [
+    "estimator.stages.propensity.epochs=1",
+    "estimator.stages.propensity.steps=3",
+    "estimator.stages.game.epochs=2",
+    "estimator.stages.game.steps=3",
+]
+
+
+def train(monkeypatch, folder, *overrides):
+    """Run ``train.py`` in this process, as a person would from the repository root."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["train.py", *overrides, f"hydra.run.dir={folder}"])
+    cli.main(str(ROOT / "conf"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run of UPO-DR with three seeds."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        train(patch, folder, *SMALL, *GAME, "seeds=[0,3,7]")
+    return folder
+
+
+def test_the_run_folder_holds_what_is_promised(finished):
+    with (finished / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["0", "3", "7"]
+    expected = "dataset estimator protocol seed auc ndcg@5 f1@5 precision@5 recall@5 log_loss mse"
+    expected += " ece bmse dr_bias dr_variance parameters train_seconds"
+    assert set(expected.split()) <= set(rows[0])
+    summary = json.loads((finished / "summary.json").read_text())
+    mean = sum(float(row["auc"]) for row in rows) / 3
+    assert summary["metrics"]["auc"]["mean"] == pytest.approx(mean, abs=1e-12)
+    assert OmegaConf.load(finished / ".hydra" / "config.yaml").estimator.name == "upo_dr"
+    for stage in ("propensity", "game", "debias"):
+        content = torch.load(finished / "checkpoints" / f"{stage}.pt", weights_only=True)
+        assert content["done"]
+    drawn = {path.name for path in (finished / "figures").glob("*.png")}
+    assert drawn == {"reliability.png", "propensities.png", "curves.png", "worst_bins.png"}
+    assert not list(finished.rglob(".*.pt.*"))  # no temporary file is left
+
+
+def test_the_same_seeds_give_the_same_results(finished, monkeypatch, tmp_path):
+    train(monkeypatch, tmp_path, *SMALL, *GAME, "seeds=[0,3,7]", "figures=false")
+
+    def without_time(folder):
+        rows = list(csv.reader((folder / "results.csv").open()))
+        return [row[:-1] for row in rows]
+
+    assert without_time(tmp_path) == without_time(finished)
+
+
+def test_a_seed_of_a_stack_equals_the_seed_alone(finished, monkeypatch, tmp_path):
+    train(monkeypatch, tmp_path, *SMALL, *GAME, "seeds=[3]", "figures=false")
+    alone = next(csv.DictReader((tmp_path / "results.csv").open()))
+    stacked = list(csv.DictReader((finished / "results.csv").open()))[1]
+    for name in ("auc", "ndcg@5", "ece", "bmse", "dr_bias", "log_loss"):
+        # float32 sums of other shapes; the parameters themselves agree to 1e-5
+        assert float(alone[name]) == pytest.approx(float(stacked[name]), rel=1e-3, abs=1e-5)
+
+
+def test_results_chosen_on_the_test_set_say_so(monkeypatch, tmp_path, capsys):
+    train(monkeypatch, tmp_path, *SMALL, "estimator=naive", "protocol=paper", "figures=false")
+    row = next(csv.DictReader((tmp_path / "results.csv").open()))
+    assert row["protocol"] == "paper (test-selected)"
+    assert "test-selected" in capsys.readouterr().out
+    assert json.loads((tmp_path / "summary.json").read_text())["test_selected"] is True
+
+
+def test_comparison_prints_both_side_by_side(monkeypatch, tmp_path, capsys):
+    train(
+        monkeypatch,
+        tmp_path,
+        *SMALL,
+        "estimator=naive",
+        "compare_with=dr",
+        "figures=false",
+        "seeds=2",
+    )
+    lines = capsys.readouterr().out.splitlines()
+    header = next(line for line in lines if line.split() == ["metric", "naive", "dr"])
+    assert any(line.startswith("auc") for line in lines[lines.index(header) :])
+
+
+WRONG = {
+    "unknown dataset": (["dataset=nothing"], "nothing"),
+    "unknown estimator": (["estimator=best"], "best"),
+    "unknown key": (["estimator.foo=1"], "foo"),
+    "unknown top-level key": (["seed=1"], "seed"),
+    "wrong type": (["progress=perhaps"], "perhaps"),
+    "malformed override": (["=3"], "=3"),
+    "missing files": (["dataset=coat", "paths.data_dir=/nonexistent"], "/nonexistent"),
+    "negative beta": (["estimator.learners.game.penalties.upo.beta=-1"], "beta"),
+    "clip of zero": (["estimator.weighting.p_min=0"], "p_min"),
+    "negative learning rate": (["estimator.learners.prediction.optimizer.lr=-0.1"], "lr"),
+    "negative weight decay": (
+        ["estimator.learners.prediction.optimizer.weight_decay=-1"],
+        "weight_decay",
+    ),
+    "no bins": (["estimator.bins.num_bins=0"], "num_bins"),
+    "unknown bin rule": (["estimator.bins.rule=round"], "round"),
+    "unknown form": (["estimator.learners.prediction.objective.dr_form=x"], "dr_form"),
+    "no seeds": (["seeds=0"], "seeds"),
+    "seeds of words": (["seeds=many"], "seeds"),
+    "a seed twice": (["seeds=[1,1]"], "twice"),
+    "no epochs": (["estimator.stages.debias.epochs=0"], "epochs"),
+    "an empty dimension": (["estimator.networks.prediction.dim=0"], "dim"),
+    "a list of another length": (
+        ["estimator.learners.prediction.optimizer.lr=[0.1,0.2]", "seeds=3"],
+        "2 values for 3 replicas",
+    ),
+    "a share of one": (["protocol.share=1"], "share"),
+    "one class": (["dataset.label_threshold=9"], "label"),
+    "no such device": (["trainer.accelerator=tpu"], "TPU"),
+    "no such resume folder": (["resume=/nonexistent/run"], "/nonexistent/run"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_ends_in_one_sentence(name, monkeypatch, tmp_path, capsys):
+    overrides, fragment = WRONG[name]
+    with pytest.raises(SystemExit) as stop:
+        train(monkeypatch, tmp_path / "run", *SMALL[4:], *overrides)
+    captured = capsys.readouterr()
+    sentence = captured.err.strip().splitlines()[-1]
+    assert stop.value.code == 1
+    assert sentence.startswith("error: ")
+    assert fragment in sentence
+    assert "Traceback" not in captured.err
+    assert not (tmp_path / "run" / "results.csv").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SystemExit) as stop:
+        train(monkeypatch, tmp_path / "file" / "run", *SMALL, "estimator=naive")
+    assert stop.value.code == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_a_diverging_run_names_stage_step_and_replica(monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        train(
+            monkeypatch,
+            tmp_path,
+            *SMALL,
+            "estimator=naive",
+            "seeds=2",
+            "estimator.networks.prediction.init_std=[0.1,1e30]",
+        )
+    message = capsys.readouterr().err
+    assert "stage 'debias'" in message
+    assert "step 0" in message
+    assert "replica 1" in message
+
+
+def test_the_script_itself_has_no_traceback(tmp_path):
+    """One real process, since the tests above call the entry point."""
+    done = subprocess.run(
+        [sys.executable, "train.py", "dataset=nothing", f"hydra.run.dir={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
