@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L  # noqa: N812
 import torch
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from upo.assembly import build_estimator, build_stage
 from upo.checkpoint import StageCheckpoint
 from upo.config import check
 from upo.data.datamodule import RatingDataModule
+from upo.errors import InputError
 from upo.estimator import Estimator
 from upo.evaluation import Diagnosis, Diagnostics, MarSet
 from upo.modules.callbacks import History, ReplicaSelection, StageProgress
@@ -164,11 +166,17 @@ def make_trainer(config: DictConfig, **run: Any) -> L.Trainer:
     several = devices not in (1, "1", [0]) or nodes > 1 or distributed.world_size() > 1
     if several and settings.get("strategy", "auto") == "auto":
         settings["strategy"] = distributed.ExactStrategy()
-    return L.Trainer(
-        **settings,
-        **run,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        log_every_n_steps=1,
-    )
+    try:
+        return L.Trainer(
+            **settings,
+            **run,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            log_every_n_steps=1,
+        )
+    except (MisconfigurationException, ModuleNotFoundError) as error:
+        raise InputError(
+            f"trainer.accelerator={settings.get('accelerator')} with trainer.devices={devices} is not "
+            f"to be had here ({' '.join(str(error).split())}); try trainer.accelerator=cpu."
+        ) from error
