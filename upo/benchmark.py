@@ -45,7 +45,9 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], Path, list[str
             overrides.append(argument)
     known = all_estimators()
     named = options["estimators"].strip("[]")
-    chosen = known if named == "all" else [name.strip() for name in named.split(",") if name.strip()]
+    chosen = (
+        known if named == "all" else [name.strip() for name in named.split(",") if name.strip()]
+    )
     unknown = [name for name in chosen if name not in known]
     if unknown or not chosen:
         raise InputError(
@@ -59,7 +61,8 @@ def compose_run(estimator: str, overrides: Sequence[str]) -> DictConfig:
     """Configuration of one row."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(
-            "train", overrides=["logger=none", "figures=false", *overrides, f"estimator={estimator}"]
+            "train",
+            overrides=["logger=none", "figures=false", *overrides, f"estimator={estimator}"],
         )
 
 

@@ -94,9 +94,7 @@ class MarSet(nn.Module):
         return {name: metric.compute() for name, metric in collection.items()}
 
 
-def heldout_log_loss(
-    estimator: Estimator, *, weighted: bool
-) -> Tensor:  # [R] float64
+def heldout_log_loss(estimator: Estimator, *, weighted: bool) -> Tensor:  # [R] float64
     """Log-loss on the held-out rows of each replica, plain or weighted by 1 / p_hat (normalised)."""
     space = estimator.space
     metric = metrics.LogLoss(replicas=space.replicas).to(space.keys.device)

@@ -50,9 +50,7 @@ def _wandb_account() -> bool:
         return False
 
 
-def log_final(
-    loggers: list[Logger], metrics: dict[str, float], figures: dict[str, Path]
-) -> None:
+def log_final(loggers: list[Logger], metrics: dict[str, float], figures: dict[str, Path]) -> None:
     """Log the final figures of a run and its pictures."""
     for logger in loggers:
         logger.log_metrics({f"final/{name}": value for name, value in metrics.items()})

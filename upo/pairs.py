@@ -261,9 +261,7 @@ class BatchSampler:
 def _observed_step(chunk: ObservedPairs, step: int) -> ObservedPairs:
     """One step's columns of a chunk, as views."""
     view = ObservedPairs.__new__(ObservedPairs)
-    Pairs.__init__(
-        view, chunk.users[:, step], chunk.items[:, step], chunk.space, chunk.total
-    )
+    Pairs.__init__(view, chunk.users[:, step], chunk.items[:, step], chunk.space, chunk.total)
     view.observed = view.trainable = chunk.observed[:, step]
     view.labels = chunk.labels[:, step]
     return view

@@ -80,9 +80,7 @@ def _curves(stages: "Sequence[StageResult]", title: str) -> Figure:
             if split == "val" and stage.best_epoch is not None:
                 best = (stage.best_epoch.cpu().numpy() + 1) * stage.steps_per_epoch
             if series:
-                panels.append(
-                    figures.CurvePanel(steps, series, label, best=best, title=stage.name)
-                )
+                panels.append(figures.CurvePanel(steps, series, label, best=best, title=stage.name))
     return figures.curve_panels(panels, title=title)
 
 

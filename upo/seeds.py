@@ -15,7 +15,9 @@ def parse_seeds(seeds: int | Sequence[int]) -> list[int]:
     [0, 1, 2]
     """
     if isinstance(seeds, bool) or not isinstance(seeds, int | Sequence) or isinstance(seeds, str):
-        raise InputError(f"seeds must be a count or a list of integers, got {seeds!r}; try seeds=10.")
+        raise InputError(
+            f"seeds must be a count or a list of integers, got {seeds!r}; try seeds=10."
+        )
     listed = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     wrong = [s for s in listed if isinstance(s, bool) or not isinstance(s, int) or s < 0]
     if not listed or wrong:

@@ -99,7 +99,8 @@ def test_one_constant_kernel_gives_weights_of_mean_one():
         "estimator.networks.anchors.gamma=1e-12",
     ]
     w, gap = fitted(*flat, slack=0.0, constant=False, steps=200)
-    torch.testing.assert_close(w.mean(-1), torch.ones(1), rtol=0, atol=2e-3)
+    # the last steps move the mean by about the learning rate, 0.0025
+    torch.testing.assert_close(w.mean(-1), torch.ones(1), rtol=0, atol=5e-3)
     torch.testing.assert_close(gap[:, 0], 1 - w.mean(-1), rtol=0, atol=1e-5)
 
 

@@ -59,6 +59,8 @@ class Bins(nn.Module):
         index = stream.rows(epoch, 1, 0, size, size)[:, 0]
         self.edges = equal_mass_edges(estimator.propensity(space.pairs(index, size)), self.num_bins)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *rest: object
+    ) -> None:
         self.edges = state_dict[prefix + "edges"].clone()  # its size changes at the first refresh
         super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]

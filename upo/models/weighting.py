@@ -42,7 +42,9 @@ class ClippedPropensity:
     ) -> None:
         values = torch.as_tensor(p_min)
         if not bool(((values > 0) & (values <= 1)).all()):
-            raise InputError(f"estimator.weighting.p_min must lie in (0, 1], got {p_min}; try 0.05.")
+            raise InputError(
+                f"estimator.weighting.p_min must lie in (0, 1], got {p_min}; try 0.05."
+            )
         self.p_min, self.relative, self.network = p_min, relative, network
 
     def p_hat(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:

@@ -85,9 +85,7 @@ class StageModule(L.LightningModule):
         self.learners = learners
         self.plan = plan
         self.stage = name
-        self.sampler = BatchSampler(
-            estimator.space, name, plan.observed_batch, plan.pair_batch
-        )
+        self.sampler = BatchSampler(estimator.space, name, plan.observed_batch, plan.pair_batch)
         self.steps_per_epoch = plan.steps or self.sampler.steps_per_epoch()
         self.first_epoch = 0  # where a resumed run takes up
         self.epoch_logs: dict[str, Tensor] = {}  # means over the epoch so far, [R] each
