@@ -102,13 +102,13 @@ class StageCheckpoint(Callback):
         content = load_checked(self.path)
         if content["seeds"] != module.estimator.space.seeds.tolist():
             raise InputError(
-                f"{self.path} was written with seeds {content['seeds']}; resume with the same seeds."
+                f"{self.path} was written with seeds {content['seeds']}; resume with those."
             )
         try:
             module.estimator.load_state_dict(content["estimator"])
         except RuntimeError as error:
             raise InputError(
-                f"{self.path} holds networks of other names or sizes; resume with the same settings."
+                f"{self.path} holds networks of other names or sizes; resume with its settings."
             ) from error
         for name, state in content["optimizers"].items():
             optimizer = module.learners[name].optimizer

@@ -78,7 +78,8 @@ def _take_up(argv: list[str]) -> None:
     saved = folder / ".hydra" / "overrides.yaml"
     if not saved.is_file():
         raise InputError(f"resume={given[0]}: no run was started there ({saved} is missing).")
-    before = [o for o in OmegaConf.to_object(OmegaConf.load(saved)) if "resume=" not in o]
+    overrides: Any = OmegaConf.to_container(OmegaConf.load(saved))
+    before = [str(o) for o in overrides if not str(o).startswith("resume=")]
     now = [a for a in argv[1:] if not a.startswith(("resume=", "hydra.run.dir="))]
     quoted = str(folder).replace("'", "\\'")
     argv[1:] = [*before, *now, f"resume='{quoted}'", f"hydra.run.dir='{quoted}'"]

@@ -25,13 +25,13 @@ def rank() -> int:
 
 
 def share(total: int) -> tuple[int, int]:
-    """This rank's slice ``[lo, hi)`` of ``total`` elements; slices differ by one element at most."""
+    """This rank's slice ``[lo, hi)`` of ``total``; slices differ by one element at most."""
     size, me = world_size(), rank()
     return total * me // size, total * (me + 1) // size
 
 
 class _SumAcrossRanks(torch.autograd.Function):
-    """All-reduce whose backward hands the gradient through (gradients are summed over ranks later)."""
+    """All-reduce whose backward hands the gradient through; ranks' gradients are summed later."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -48,7 +48,8 @@ def sum_across_ranks(x: Tensor) -> Tensor:
     """Differentiable sum of ``x`` (any shape) over the processes."""
     if world_size() == 1:
         return x
-    return _SumAcrossRanks.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    total: Tensor = _SumAcrossRanks.apply(x)  # type: ignore[no-untyped-call]
+    return total
 
 
 def batch_sum(x: Tensor) -> Tensor:  # [..., B] -> [...]
@@ -61,8 +62,8 @@ def batch_mean(x: Tensor) -> Tensor:  # [..., B] -> [...]
     if world_size() == 1:
         return x.mean(-1)
     count = torch.full_like(x[..., :1].sum(-1), x.shape[-1])
-    total, n = sum_across_ranks(torch.stack([x.sum(-1), count]))
-    return total / n
+    both = sum_across_ranks(torch.stack([x.sum(-1), count]))
+    return both[0] / both[1]
 
 
 def sum_gradients(grads: Iterable[Tensor]) -> None:
@@ -72,7 +73,7 @@ def sum_gradients(grads: Iterable[Tensor]) -> None:
     parts = list(grads)
     flat = torch.cat([g.reshape(-1) for g in parts])
     dist.all_reduce(flat)
-    for g, total in zip(parts, flat.split([g.numel() for g in parts]), strict=True):
+    for g, total in zip(parts, torch.split(flat, [g.numel() for g in parts]), strict=True):
         g.copy_(total.view_as(g))
 
 
@@ -93,8 +94,8 @@ def gather_rows(x: Tensor) -> Tensor:  # [..., b] -> [..., B], in rank order
 class ExactStrategy(DDPStrategy):
     """DDP's launcher and process group without its averaging.
 
-    ``DistributedDataParallel`` averages gradients of per-rank mean losses, which is not the gradient
-    of a loss of global sums, and its reducer does not take several backward passes a step.
+    ``DistributedDataParallel`` averages gradients of per-rank mean losses, which is not the
+    gradient of a loss of global sums, and its reducer does not take several backward passes a step.
     """
 
     def configure_ddp(self) -> None:

@@ -95,7 +95,7 @@ class MarSet(nn.Module):
 
 
 def heldout_log_loss(estimator: Estimator, *, weighted: bool) -> Tensor:  # [R] float64
-    """Log-loss on the held-out rows of each replica, plain or weighted by 1 / p_hat (normalised)."""
+    """Log-loss on the held-out rows of each replica, plain or weighted by 1 / p_hat."""
     space = estimator.space
     metric = metrics.LogLoss(replicas=space.replicas).to(space.keys.device)
     for lo, hi in _blocks(*share(space.n_held), space.replicas):
@@ -105,7 +105,7 @@ def heldout_log_loss(estimator: Estimator, *, weighted: bool) -> Tensor:  # [R] 
         f = torch.sigmoid(estimator.logit("prediction", pairs))
         weight = 1.0 / estimator.p_hat(pairs) if weighted and estimator.has_propensity else None
         metric.update(f, space.labels[rows], weight)
-    return metric.compute()  # type: ignore[no-any-return]
+    return metric.compute()
 
 
 class Diagnosis(NamedTuple):
@@ -121,7 +121,7 @@ class Diagnosis(NamedTuple):
 def _edges(floor: float) -> Tensor:
     """Logarithmic edges over (0, 1], the clip among them, with 0 before."""
     grid = torch.logspace(-5, 0, 51, dtype=torch.float64)
-    inner = torch.cat([grid, torch.tensor([floor], dtype=torch.float64)]).unique()
+    inner = torch.unique(torch.cat([grid, torch.tensor([floor], dtype=torch.float64)]))
     return torch.cat([torch.zeros(1, dtype=torch.float64), inner])
 
 

@@ -161,7 +161,7 @@ class Experiment:
 
 def make_trainer(config: DictConfig, **run: Any) -> L.Trainer:
     """A Lightning trainer for one stage; several processes get the exact strategy."""
-    settings = dict(config)
+    settings: dict[str, Any] = {str(key): value for key, value in config.items()}
     devices, nodes = settings.get("devices", 1), settings.get("num_nodes", 1)
     several = devices not in (1, "1", [0]) or nodes > 1 or distributed.world_size() > 1
     if several and settings.get("strategy", "auto") == "auto":
@@ -177,6 +177,6 @@ def make_trainer(config: DictConfig, **run: Any) -> L.Trainer:
         )
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise InputError(
-            f"trainer.accelerator={settings.get('accelerator')} with trainer.devices={devices} is not "
-            f"to be had here ({' '.join(str(error).split())}); try trainer.accelerator=cpu."
+            f"trainer.accelerator={settings.get('accelerator')} with trainer.devices={devices} is "
+            f"not to be had here ({' '.join(str(error).split())}); try trainer.accelerator=cpu."
         ) from error

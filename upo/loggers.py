@@ -65,7 +65,7 @@ def log_final(loggers: list[Logger], metrics: dict[str, float], figures: dict[st
     if any(isinstance(logger, WandbLogger) for logger in loggers):
         import wandb
 
-        wandb.finish(quiet=True)
+        wandb.finish()
 
 
 def _pixels(path: Path) -> Any:

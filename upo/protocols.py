@@ -104,7 +104,7 @@ class MarHoldout(Protocol):
 
     def _selecting(self, estimator: Estimator) -> Tensor:  # [R, N]
         """Rows of the users that select."""
-        users, index = self.mar.users.unique(return_inverse=True)
+        users, index = torch.unique(self.mar.users, return_inverse=True)
         order = Permutation(len(users))
         key = stream_key(estimator.space.seeds, "mar_users")[:, None]
         place = order(torch.arange(len(users), device=key.device).expand(len(key), -1), key)

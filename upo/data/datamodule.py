@@ -77,7 +77,7 @@ class RatingDataModule(L.LightningDataModule):
         if holdout and not 0 < space.n_held < space.n_observed:
             raise InputError(
                 f"Holding out {holdout:g} of {space.n_observed} training ratings leaves "
-                f"{space.n_train} to train on and {space.n_held} to select by; give more ratings or "
-                "another protocol.share."
+                f"{space.n_train} to train on and {space.n_held} to select by; give more ratings "
+                "or another protocol.share."
             )
         return space

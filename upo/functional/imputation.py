@@ -1,4 +1,4 @@
-r"""Imputation loss :math:`\frac{|O|}{|D|}\mathrm{mean}_O\,\omega(\hat p)(e-\hat e)^2` and its weights.
+r"""Imputation losses :math:`\frac{|O|}{|D|}\mathrm{mean}_O\,\omega(\hat p)(e-\hat e)^2`.
 
 The weight function is what distinguishes the doubly robust variants of the literature; p_hat is
 clipped by the caller to (0, 1].

@@ -37,7 +37,9 @@ def snips_loss(e_o: Tensor, p_hat_o: Tensor) -> Tensor:  # -> [R]
 def dr_loss(
     e_o: Tensor, e_hat_o: Tensor, p_hat_o: Tensor, e_hat_d: Tensor, density: float
 ) -> Tensor:  # [R, B] x 3, [R, n] -> [R]
-    r"""Doubly robust loss :math:`\mathrm{mean}_D\,\hat e+\frac{|O|}{|D|}\mathrm{mean}_O(e-\hat e)/\hat p`.
+    r"""Doubly robust loss, in its textbook form.
+
+    .. math:: \mathrm{mean}_D\,\hat e + \frac{|O|}{|D|}\mathrm{mean}_O\frac{e-\hat e}{\hat p}
 
     Unbiased when the propensities or the imputed errors are right, for every ratio of the two batch
     sizes.
@@ -50,7 +52,9 @@ def dr_loss(
 def dr_loss_public(
     e_o: Tensor, e_hat_o: Tensor, p_hat_o: Tensor, e_hat_d: Tensor
 ) -> Tensor:  # -> [R]
-    r"""The doubly robust loss of most public code: :math:`(\sum_O e/\hat p-\sum_O\hat e+\sum_D\hat e)/n_D`.
+    r"""The doubly robust loss of most public code.
+
+    .. math:: \Bigl(\sum_O e/\hat p-\sum_O\hat e+\sum_D\hat e\Bigr)/n_D
 
     Biased: the imputed error of observed pairs is not divided by the propensity, and the observed
     term is over-weighted by :math:`|D|/(G|O|)`, where G is the ratio of the batch sizes. Offered to

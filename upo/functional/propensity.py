@@ -1,4 +1,4 @@
-"""Losses of the propensity and of the adversary, and the one place where propensities are clipped."""
+"""Losses of the propensity game, and the one place where propensities are clipped."""
 
 import torch
 from torch import Tensor

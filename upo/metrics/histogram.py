@@ -60,7 +60,7 @@ class PropensityHistogram(ReplicaMetric):
         return self.per_replica(self.weights[:, 0] ** 2 / self.weights[:, 1])
 
     def histogram(self) -> HistogramCounts:
-        """Counts between the edges, over all ranks; computes (and synchronises) like ``compute``."""
+        """Counts between the edges, over all ranks; synchronises like ``compute``."""
         size = self.compute()
         assert self._counts is not None  # set by compute
         return HistogramCounts(*self._counts, size)

@@ -1,12 +1,19 @@
 """The adversary of the minimax game: a bounded weight w(x) of each pair's features."""
 
+from collections.abc import Callable
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 from upo.errors import InputError
 from upo.models.replica import ReplicaLinear, Sizes
 
-_BOUNDS = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "none": lambda x: x}
+_BOUNDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "none": lambda x: x,
+}
 
 
 class Adversary(nn.Module):
@@ -47,7 +54,7 @@ class Adversary(nn.Module):
         widths = [2 * dim, hidden, 1] if hidden else [2 * dim, 1]
         self.layers = nn.ModuleList(
             ReplicaLinear(a, b, seeds=sizes.seeds, purpose=f"{purpose}{n}", gain=2**0.5)
-            for n, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
+            for n, (a, b) in enumerate(pairwise(widths))
         )
 
     def forward(self, features: Tensor) -> Tensor:  # [R, B, 2 * dim] -> [R, B]

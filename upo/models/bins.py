@@ -21,9 +21,9 @@ class Bins(nn.Module):
 
     Args:
         num_bins: M, at least 1.
-        rule: ``equal_width`` (stated in the paper; with sparse data nearly all pairs share the first
-            bin), ``equal_mass`` (quantiles of each batch, the development code), or ``adaptive``
-            (quantiles of a large sample of D, recomputed at the start of every epoch).
+        rule: ``equal_width`` (stated in the paper; with sparse data nearly all pairs share
+            the first bin), ``equal_mass`` (quantiles of each batch, the development code), or
+            ``adaptive`` (quantiles of a large sample of D, recomputed at the start of every epoch).
         sample: Pairs of D in that sample.
 
     Raises:
@@ -63,4 +63,4 @@ class Bins(nn.Module):
         self, state_dict: dict[str, Tensor], prefix: str, *rest: object
     ) -> None:
         self.edges = state_dict[prefix + "edges"].clone()  # its size changes at the first refresh
-        super()._load_from_state_dict(state_dict, prefix, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *rest)

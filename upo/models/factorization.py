@@ -1,5 +1,7 @@
 """Matrix factorisation and neural collaborative filtering with a replica axis."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +28,7 @@ def _table(n: int, dim: int, sizes: Sizes, std: Hyper, purpose: str) -> ReplicaE
 class MatrixFactorization(nn.Module):
     r"""Logits :math:`\langle U_u, V_i\rangle`, with optional user, item and global biases.
 
-    Source: Koren, Bell, Volinsky, "Matrix factorization techniques", Computer 2009, eq. (2) and (5).
+    Source: Koren, Bell, Volinsky, "Matrix factorization techniques", Computer 2009, eq. (2), (5).
 
     Args:
         sizes: Users, items and seeds.
@@ -53,8 +55,10 @@ class MatrixFactorization(nn.Module):
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B] x 2 -> [R, B]
         """Logits of the pairs."""
-        logit = (self.user(users) * self.item(items)).sum(-1)
-        return logit if self.bias is None else logit + self.bias(users, items)
+        logit: Tensor = (self.user(users) * self.item(items)).sum(-1)
+        if self.bias is not None:
+            logit = logit + self.bias(users, items)
+        return logit
 
     def features(self, users: Tensor, items: Tensor) -> Tensor:  # -> [R, B, 2 * dim]
         """Representation :math:`[U_u; V_i]` of the pairs."""
@@ -72,7 +76,8 @@ class Biases(nn.Module):
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B]
         """Sum of the three biases."""
-        return self.user(users).squeeze(-1) + self.item(items).squeeze(-1) + self.globe
+        both: Tensor = self.user(users) + self.item(items)
+        return both.squeeze(-1) + self.globe
 
 
 class NeuralCollaborativeFiltering(nn.Module):
@@ -106,7 +111,7 @@ class NeuralCollaborativeFiltering(nn.Module):
         widths = [2 * dim, *hidden, 1]
         self.layers = nn.ModuleList(
             ReplicaLinear(a, b, seeds=sizes.seeds, purpose=f"{purpose}{n}", gain=2**0.5)
-            for n, (a, b) in enumerate(zip(widths, widths[1:], strict=False))
+            for n, (a, b) in enumerate(pairwise(widths))
         )
 
     def features(self, users: Tensor, items: Tensor) -> Tensor:  # -> [R, B, 2 * dim]

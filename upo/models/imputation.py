@@ -13,7 +13,7 @@ from upo.models.replica import Sizes
 
 
 class PseudoLabel:
-    r"""Form A, the default: :math:`\hat e = CE(f, \tilde y)` with pseudo-label :math:`\tilde y=\sigma(g)`.
+    r"""Form A, the default: :math:`\hat e = CE(f, \tilde y)`, label :math:`\tilde y=\sigma(g)`.
 
     The only form through which imputation reaches the prediction's gradient with a cross-entropy.
     """
@@ -28,7 +28,7 @@ class PseudoLabel:
 
 
 class Residual:
-    r"""Form B, the original squared-error DR-JL: :math:`\hat e=(f-\mathrm{sg}(f)-g)^2`, g imputes r - f.
+    r"""Form B, squared errors: :math:`\hat e=(f-\mathrm{sg}(f)-g)^2`, where g imputes r - f.
 
     Source: Wang et al., ICML 2019, section 4.
     """
@@ -44,7 +44,7 @@ class Residual:
 
 
 class DirectError:
-    r"""Form C, the UPO paper's eq. (2): :math:`\hat e=\mathrm{softplus}(g)`, free of the prediction.
+    r"""Form C, eq. (2) of UPO: :math:`\hat e=\mathrm{softplus}(g)`, free of the prediction.
 
     The prediction's gradient is then that of IPS exactly, so this form is for estimating a loss and
     for diagnostics rather than for training.

@@ -53,7 +53,7 @@ def normal(
 
 
 class ReplicaEmbedding(nn.Module):
-    """Embedding tables of all replicas as one ``[R * n, dim]`` table, looked up at ``index + r * n``.
+    """Tables of all replicas as one ``[R * n, dim]`` table, looked up at ``index + r * n``.
 
     Args:
         n: Rows of one replica's table.

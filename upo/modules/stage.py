@@ -43,7 +43,8 @@ class StagePlan:
             least = 1 if name == "epochs" else 0
             if getattr(self, name) < least:
                 raise InputError(
-                    f"estimator.stages.*.{name} must be at least {least}, got {getattr(self, name)}."
+                    f"A stage's {name} must be at least {least}, got {getattr(self, name)}; mend "
+                    "estimator.stages."
                 )
         if not self.observed_batch and not self.pair_batch:
             raise InputError("A stage needs observed_batch or pair_batch above 0.")
