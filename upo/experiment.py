@@ -33,6 +33,7 @@ class StageResult:
     name: str
     history: History
     best_epoch: Tensor | None  # [R]
+    best: Tensor | None  # [R] selection value there, lower is better
     monitor: str
     steps_per_epoch: int
     seconds: float
@@ -83,8 +84,12 @@ class Experiment:
         self.protocol: Protocol = instantiate(config.protocol)
         self.datamodule: RatingDataModule = instantiate(config.dataset)
 
-    def run(self) -> RunResult:
-        """Train every stage and measure the result."""
+    def run(self, *, measure: bool = True) -> RunResult:
+        """Train every stage and measure the result.
+
+        Args:
+            measure: Read the test set and the diagnostics at the end.
+        """
         data = self.datamodule.data
         mar = MarSet(data, self.datamodule.k)
         self.protocol.use(mar)
@@ -101,9 +106,9 @@ class Experiment:
         diagnosis = None
         with torch.no_grad():
             values = {}
-            if len(mar):
+            if measure and len(mar):
                 values = mar.measure(estimator, self.protocol.tested(estimator))
-            if estimator.has_propensity:
+            if measure and estimator.has_propensity:
                 diagnosis = Diagnostics(data, mar).measure(estimator)
                 values |= diagnosis.values
         return RunResult(
@@ -153,6 +158,7 @@ class Experiment:
             name=module.stage,
             history=history,
             best_epoch=selection.best_epoch,
+            best=selection.best,
             monitor=self.protocol.monitor,
             steps_per_epoch=module.steps_per_epoch,
             seconds=seconds,
