@@ -134,7 +134,8 @@ class Diagnostics:
     Small D are visited pair by pair. Larger ones are stratified: every observed pair, and a uniform
     sample of the others with the weight of what it stands for.
 
-    With a simulated world, propensity and labels are the true ones. On real data the error of an
+    With a simulated world, propensity and labels are the true ones, and the true propensity stands
+    in the place of o: what is measured is the error, not the sampling noise of one log. On real data the error of an
     unobserved pair is known only in the MAR sample, which then stands for all of D outside O, and
     the variance takes p_hat for p (the plug-in).
 
@@ -162,9 +163,11 @@ class Diagnostics:
         bias, variance = metrics.DRBias().to(device), metrics.DRVariance().to(device)
         for pairs, weight in self._all_pairs(estimator):
             raw = estimator.propensity(pairs).double().clamp(1e-6, 1 - 1e-6)
-            ece.update(raw, pairs.o, weight)
-            bmse.update(raw, pairs.o, self._phi(estimator, pairs), weight)
             histogram.update(raw, pairs.o, weight)
+            phi = self._phi(estimator, pairs)
+            for o, share in self._outcomes(pairs):
+                ece.update(raw, o, weight * share)
+                bmse.update(raw, o, phi, weight * share)
         for pairs, weight, labels in self._labelled_pairs(estimator):
             p_hat = estimator.p_hat(pairs).double()
             f_logit = estimator.logit("prediction", pairs)
@@ -172,8 +175,8 @@ class Diagnostics:
             e_hat = torch.zeros_like(e)
             if estimator.has_imputation:
                 e_hat = estimator.form.imputed(f_logit, estimator.logit("imputation", pairs))
-            bias.update(p_hat, pairs.o, e, e_hat, weight)
             p = p_hat if self.truth is None else self.truth.propensity(pairs.users, pairs.items)
+            bias.update(p_hat, pairs.o if self.truth is None else p, e, e_hat, weight)
             variance.update(p_hat, p, e, e_hat, weight)
         values = {
             "ece": ece.compute(),
@@ -182,6 +185,17 @@ class Diagnostics:
             "dr_variance": variance.compute(),
         }
         return Diagnosis(values, ece.reliability(), histogram.histogram(), _edges(floor), floor)
+
+    def _outcomes(self, pairs: Pairs) -> list[tuple[Tensor, Tensor | float]]:
+        """Observation indicators and their probabilities: both outcomes where the truth is known.
+
+        ECE and BMSE are linear in o before a norm is taken, so weighting both outcomes by p puts
+        the true propensity in the place of o, and no sampling noise of the log is left.
+        """
+        if self.truth is None:
+            return [(pairs.o, 1.0)]
+        p = self.truth.propensity(pairs.users, pairs.items)
+        return [(torch.ones_like(pairs.o), p), (torch.zeros_like(pairs.o), 1.0 - p)]
 
     def _probe(self, estimator: Estimator) -> Tensor:  # [R, N] float64
         """Propensities of a sample of D (all of a small D), from which the bins are cut."""
