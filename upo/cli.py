@@ -24,11 +24,13 @@ def task(config: DictConfig) -> float:
     """What Hydra calls for each job; returns the mean AUC for sweepers."""
     active = HydraConfig.get()
     folder = Path(active.runtime.output_dir)
-    rows = run(config, folder)
-    if config.compare_with is not None:
+    other = None
+    if config.compare_with is not None:  # composed first: what is wrong with it shows at once
         given = [o for o in active.overrides.task if not o.startswith(("compare_with=", "resume="))]
         overrides = [*given, "compare_with=null", "logger=none", f"estimator={config.compare_with}"]
         other = hydra.compose("train", overrides=overrides)
+    rows = run(config, folder)
+    if other is not None:
         others = run(other, folder / str(config.compare_with))
         say("\n" + side_by_side([rows, others]))
     means = summarize(rows)
@@ -71,6 +73,8 @@ def _take_up(argv: list[str]) -> None:
     Raises:
         InputError: If there is no run in that folder.
     """
+    if "LOCAL_RANK" in os.environ:  # a process that the first one started with its own arguments
+        return
     given = [a.removeprefix("resume=") for a in argv[1:] if a.startswith("resume=")]
     if not given or given[0] in ("", "null"):
         return

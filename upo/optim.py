@@ -87,14 +87,37 @@ class ReplicaAdam(torch.optim.Adam):
                 if p.grad is not None:
                     p.grad = p.grad + (self._view(p) * self.decay[:, None]).view_as(p)
         if isinstance(self.rate, float):
-            super().step()
+            self._fused_step()
             return
         self.rate = self.rate.to(params[0].device)
         before = [p.clone() for p in params]
-        super().step()
+        self._fused_step()
         for p, old in zip(params, before, strict=True):
             # not a lerp: its weight 1 - rate would round a small rate by parts in 1e5
             self._view(p).sub_(self._view(old)).mul_(self.rate[:, None]).add_(self._view(old))
+
+    def _fused_step(self) -> None:
+        """Adam's own step, but the kernel called directly: a tenth of a step at Coat's size."""
+        for group in self.param_groups:
+            params: list[Tensor] = []
+            grads: list[Tensor] = []
+            means: list[Tensor] = []
+            squares: list[Tensor] = []
+            counts: list[Tensor] = []
+            self._init_group(group, params, grads, means, squares, [], counts)
+            if not params:
+                continue
+            torch._foreach_add_(counts, 1)
+            torch._fused_adam_(
+                *(params, grads, means, squares, [], counts),
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+            )
 
     def _view(self, x: Tensor) -> Tensor:
         return x.view(self.replicas, -1)

@@ -1,15 +1,14 @@
 """One run and its run folder: results, summary, figures, logs and the printed table."""
 
-import os
 import sys
 from pathlib import Path
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
 from upo import run_figures
 from upo.data.rating_data import report
 from upo.data.table import write_id_maps
-from upo.distributed import rank
 from upo.experiment import Experiment, RunResult
 from upo.loggers import log_final, make_loggers
 from upo.results import Row, summarize, table, write_rows, write_summary
@@ -17,7 +16,7 @@ from upo.results import Row, summarize, table, write_rows, write_summary
 
 def say(text: str) -> None:
     """Print for the person at the terminal, once however many processes run."""
-    if rank() == 0 and os.environ.get("LOCAL_RANK", "0") == "0":
+    if rank_zero_only.rank == 0:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
@@ -38,12 +37,12 @@ def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
     if chatty:
         say(f"Results will land in {folder}")
         say(report(data))
-    if data.user_ids is not None:
+    if data.user_ids is not None and rank_zero_only.rank == 0:
         write_id_maps(data, folder)
     experiment.loggers = make_loggers(config)
     result = experiment.run()
     rows = result_rows(result, experiment)
-    if rank() == 0:
+    if rank_zero_only.rank == 0:
         _write(result, rows, experiment, folder)
         if chatty:
             say("\n" + table(rows, title=_title(rows[0])))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from upo.models.factorization import check_dim
-from upo.models.replica import ReplicaEmbedding, Sizes, normal
+from upo.models.replica import ReplicaEmbedding, Sizes, dot, normal
 from upo.optim import Hyper
 
 
@@ -53,10 +53,10 @@ class AdditivePropensity(nn.Module):
     def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B] x 2 -> [R, B]
         """Logits of the pairs."""
         if users.shape[-1] * 2 < self.user.n + self.item.n:
-            logit = self.features(users, items) @ self.head
+            logit = dot(self.features(users, items), self.head)
             return logit.squeeze(-1) + self.intercept
-        a = (self.user.tables() @ self.head[:, : self.dim]).squeeze(-1)  # [R, n_users]
-        b = (self.item.tables() @ self.head[:, self.dim :]).squeeze(-1)  # [R, n_items]
+        a = dot(self.user.tables(), self.head[:, : self.dim]).squeeze(-1)  # [R, n_users]
+        b = dot(self.item.tables(), self.head[:, self.dim :]).squeeze(-1)  # [R, n_items]
         return a.gather(1, users) + b.gather(1, items) + self.intercept
 
     def features(self, users: Tensor, items: Tensor) -> Tensor:  # -> [R, B, 2 * dim]
