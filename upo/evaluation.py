@@ -135,9 +135,9 @@ class Diagnostics:
     sample of the others with the weight of what it stands for.
 
     With a simulated world, propensity and labels are the true ones, and the true propensity stands
-    in the place of o: what is measured is the error, not the sampling noise of one log. On real data the error of an
-    unobserved pair is known only in the MAR sample, which then stands for all of D outside O, and
-    the variance takes p_hat for p (the plug-in).
+    in the place of o: what is measured is the error, not the sampling noise of one log. On real
+    data the error of an unobserved pair is known only in the MAR sample, which then stands for all
+    of D outside O, and the variance takes p_hat for p (the plug-in).
 
     Args:
         data: The dataset.
@@ -165,9 +165,9 @@ class Diagnostics:
             raw = estimator.propensity(pairs).double().clamp(1e-6, 1 - 1e-6)
             histogram.update(raw, pairs.o, weight)
             phi = self._phi(estimator, pairs)
-            for o, share in self._outcomes(pairs):
-                ece.update(raw, o, weight * share)
-                bmse.update(raw, o, phi, weight * share)
+            for o, likely in self._outcomes(pairs):
+                ece.update(raw, o, weight * likely)
+                bmse.update(raw, o, phi, weight * likely)
         for pairs, weight, labels in self._labelled_pairs(estimator):
             p_hat = estimator.p_hat(pairs).double()
             f_logit = estimator.logit("prediction", pairs)
