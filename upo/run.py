@@ -14,9 +14,14 @@ from upo.loggers import log_final, make_loggers
 from upo.results import Row, summarize, table, write_rows, write_summary
 
 
+def _first() -> bool:
+    """Whether this process writes and prints: the first, under any launcher."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+
 def say(text: str) -> None:
     """Print for the person at the terminal, once however many processes run."""
-    if rank_zero_only.rank == 0:
+    if _first():
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
@@ -37,12 +42,12 @@ def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
     if chatty:
         say(f"Results will land in {folder}")
         say(report(data))
-    if data.user_ids is not None and rank_zero_only.rank == 0:
+    if data.user_ids is not None and _first():
         write_id_maps(data, folder)
     experiment.loggers = make_loggers(config)
     result = experiment.run()
     rows = result_rows(result, experiment)
-    if rank_zero_only.rank == 0:
+    if _first():
         _write(result, rows, experiment, folder)
         if chatty:
             say("\n" + table(rows, title=_title(rows[0])))

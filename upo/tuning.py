@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from tqdm.auto import tqdm
 
 from upo.benchmark import CONF
@@ -49,8 +49,8 @@ def tune(arguments: Sequence[str]) -> Path:
     fixed = {key: v for key, v in search.fixed.items() if _has(base, str(key)) and key not in taken}
     if not keys:
         raise InputError("Nothing is left to search: every key of the search is overridden.")
-    space = {
-        key: FloatDistribution(low, high, log=kind == "log")
+    space: dict[str, BaseDistribution] = {
+        str(key): FloatDistribution(low, high, log=kind == "log")
         for key, (low, high, kind) in keys.items()
     }
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -106,7 +106,7 @@ def _judge(
     experiment.seeds = [seed for _ in trials for seed in range(seeds)]  # the same for every trial
     best = experiment.run(measure=False).stages[-1].best
     assert best is not None  # a debiasing stage selects
-    return best.view(len(trials), seeds).double().mean(-1).tolist()  # type: ignore[no-any-return]
+    return [float(v) for v in best.view(len(trials), seeds).double().mean(-1)]
 
 
 def _write(study: optuna.Study, base: DictConfig, out: str | None, trials: int) -> Path:
@@ -116,11 +116,11 @@ def _write(study: optuna.Study, base: DictConfig, out: str | None, trials: int) 
     for key, value in values.items():
         OmegaConf.update(tree, str(key), value)
     protocol = base.protocol.name
-    folder = Path(out) if out else CONF / "tuned" / ("" if protocol == "holdout" else protocol)
-    path = folder / base.dataset.name / f"{base.estimator.name}.yaml"
+    folder: Path = Path(out) if out else CONF / "tuned" / ("" if protocol == "holdout" else protocol)
+    path = folder / str(base.dataset.name) / f"{base.estimator.name}.yaml"
     head = (
         "# @package _global_\n"
-        f"# Written by upo.tuning: best of {trials} trials under protocol={protocol}, "
+        f"# Written by upo.tuning: best of {trials} trials, protocol={protocol}, "
         f"selection value {best.value:.5f}.\n"
     )
     write_atomically(path, head + OmegaConf.to_yaml(tree))

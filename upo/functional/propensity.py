@@ -16,8 +16,7 @@ def clip_propensity(p_hat: Tensor, p_min: float | Tensor) -> Tensor:
         p_hat: ``[R, B]`` propensities in [0, 1].
         p_min: Lower clip in (0, 1); a number or ``[R, 1]``.
     """
-    upper = p_hat.clamp(max=P_MAX)
-    return torch.maximum(upper, torch.as_tensor(p_min, dtype=p_hat.dtype, device=p_hat.device))
+    return p_hat.clamp(max=P_MAX).clamp(min=p_min)  # in this order: p_min may be 1
 
 
 def bin_index(p_hat: Tensor, num_bins: int, binning: str) -> Tensor:  # [R, B] -> [R, B]

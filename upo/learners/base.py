@@ -69,7 +69,7 @@ class GradientLearner(Learner):
     def step(self, loss: Tensor) -> None:  # [R]
         """Descend the sum of the replicas' losses in this learner's parameters alone."""
         grads = torch.autograd.grad(
-            loss.sum(), self.params, allow_unused=True, materialize_grads=True
+            loss, self.params, torch.ones_like(loss), allow_unused=True, materialize_grads=True
         )
         sum_gradients(grads)
         for p, g in zip(self.params, grads, strict=True):

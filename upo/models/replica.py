@@ -76,7 +76,8 @@ class ReplicaEmbedding(nn.Module):
     def forward(self, index: Tensor) -> Tensor:  # [R, B] -> [R, B, dim]
         """Rows of each replica's own table."""
         # not nn.functional.embedding: on the CPU its backward takes three times as long
-        rows = self.weight.index_select(0, (index + self.offset).view(-1))
+        rows = index if self.replicas == 1 else index + self.offset
+        rows = self.weight.index_select(0, rows.reshape(-1))
         return rows.view(*index.shape, self.dim)
 
     def tables(self) -> Tensor:

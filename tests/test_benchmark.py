@@ -1,0 +1,88 @@
+"""Many rows in one command: it resumes, survives a failing row, and writes what it measured."""
+
+import csv
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from upo import benchmark as module
+from upo.errors import InputError
+from upo.report.table import published
+from upo.tuning import tune
+
+SMALL = [
+    "dataset=synthetic",
+    "dataset.n_users=40",
+    "dataset.n_items=30",
+    "dataset.density=0.2",
+    "seeds=2",
+    "estimator.stages.debias.epochs=2",
+]
+
+
+@pytest.fixture
+def counted(monkeypatch, tmp_path):
+    """Benchmarks run in a folder of their own; the runs are counted."""
+    monkeypatch.chdir(tmp_path)
+    ran = []
+    real = module.run
+
+    def run(config, folder, **options):
+        ran.append(str(config.estimator.name))
+        return real(config, folder, **options)
+
+    monkeypatch.setattr(module, "run", run)
+    return ran
+
+
+def test_a_second_call_repeats_nothing(counted, tmp_path, capsys):
+    arguments = [*SMALL, "estimators=naive,ips"]
+    assert module.benchmark(arguments) == 0
+    first = (tmp_path / "results" / "synthetic-holdout.csv").read_text()
+    assert module.benchmark(arguments) == 0
+    assert counted == ["naive", "ips"]
+    assert (tmp_path / "results" / "synthetic-holdout.csv").read_text() == first
+    assert module.benchmark([*arguments, "seeds=3"]) == 0
+    assert counted == ["naive", "ips"] * 2  # another configuration is another run
+    assert "python -m upo.benchmark dataset=synthetic" in capsys.readouterr().out
+
+
+def test_a_failing_row_is_reported_and_the_others_go_on(counted, tmp_path, monkeypatch):
+    real = module.run
+
+    def run(config, folder, **options):
+        if config.estimator.name == "ips":
+            raise RuntimeError("planted")
+        return real(config, folder, **options)
+
+    monkeypatch.setattr(module, "run", run)
+    assert module.benchmark([*SMALL, "estimators=[ips,naive]"]) == 1
+    table = (tmp_path / "results" / "synthetic-holdout.md").read_text()
+    assert "ips: RuntimeError: planted" in table
+    with (tmp_path / "results" / "synthetic-holdout.csv").open(newline="") as file:
+        assert {row["estimator"] for row in csv.DictReader(file)} == {"naive"}
+
+
+@pytest.mark.parametrize("named", ["estimators=best", "estimators="])
+def test_unknown_rows_are_refused(named):
+    with pytest.raises(InputError, match="estimators="):
+        module.split_arguments([named])
+
+
+def test_published_figures_are_those_of_the_paper():
+    assert published("coat")["upo_dr"]["auc"] == (0.749, 0.003)
+    assert published("yahoo")["naive"]["f1"] == (0.306, 0.002)
+    assert set(published("coat")) == set(published("yahoo"))
+    assert published("synthetic") == {}
+
+
+def test_the_tuner_writes_what_a_run_picks_up(tmp_path, capsys):
+    overrides = [*SMALL[:4], "estimator=ips", "estimator.stages.propensity.epochs=1"]
+    path = tune([*overrides, SMALL[5], "trials=4", "batch=2", f"out={tmp_path}"])
+    assert path == tmp_path / "synthetic" / "ips.yaml"
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        tuned = compose("synthetic/ips").estimator
+    assert 0.05 <= tuned.weighting.p_min <= 0.4
+    assert tuned.networks.prediction.dim in (32, 64, 128, 256)
+    assert "imputation" not in tuned.learners  # ips has none
+    assert "Best of 4 trials" in capsys.readouterr().out
