@@ -115,8 +115,9 @@ def _write(study: optuna.Study, base: DictConfig, out: str | None, trials: int) 
     tree: Any = OmegaConf.create({})
     for key, value in values.items():
         OmegaConf.update(tree, str(key), value)
-    protocol = base.protocol.name
-    folder: Path = Path(out) if out else CONF / "tuned" / ("" if protocol == "holdout" else protocol)
+    protocol = str(base.protocol.name)
+    shipped = CONF / "tuned" / ("" if protocol == "holdout" else protocol)
+    folder = Path(out) if out else shipped
     path = folder / str(base.dataset.name) / f"{base.estimator.name}.yaml"
     head = (
         "# @package _global_\n"
