@@ -14,7 +14,7 @@ from upo.models.bins import Bins
 from upo.models.derived import Derived
 from upo.models.imputation import ErrorForm, PseudoLabel
 from upo.models.weighting import Weighting
-from upo.pairs import Batch, Pairs, PairSpace
+from upo.pairs import Pairs, PairSpace
 
 
 class Estimator(nn.Module):
@@ -99,16 +99,6 @@ class Estimator(nn.Module):
         network = self.networks[role]
         inputs = (self, pairs) if isinstance(network, Derived) else (pairs.users, pairs.items)
         return self._remember(pairs, role, "logit", lambda: network(*inputs))
-
-    def pass_through(self, role: str, batch: Batch) -> None:
-        """Let both batches of a step remember their logits of one pass through a network."""
-        network, parts = self.networks[role], (batch.o, batch.d)
-        if isinstance(network, Derived):
-            return
-        users, items = (torch.cat([getattr(x, of) for x in parts], -1) for of in ("users", "items"))
-        logits = network(users, items).split([x.users.shape[-1] for x in parts], -1)
-        for pairs, logit in zip(parts, logits, strict=True):
-            self._remember(pairs, role, "logit", lambda logit=logit: logit)
 
     def features(self, role: str, pairs: Pairs) -> Tensor:  # [R, B, width]
         """Frozen representation of the pairs in a network."""

@@ -69,7 +69,6 @@ class DoublyRobust:
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``."""
         rows, density = batch.o, estimator.space.density
-        estimator.pass_through("prediction", batch)
         e_o, e_hat_o, p_hat = estimator.errors(rows), estimator.imputed(rows), estimator.p_hat(rows)
         e_hat_d = estimator.imputed(batch.d)
         if self.public:
