@@ -104,7 +104,9 @@ class ReplicaAdam(torch.optim.Adam):
             means: list[Tensor] = []
             squares: list[Tensor] = []
             counts: list[Tensor] = []
-            self._init_group(group, params, grads, means, squares, [], counts)
+            self._init_group(  # type: ignore[no-untyped-call]
+                *(group, params, grads, means, squares, [], counts)
+            )
             if not params:
                 continue
             torch._foreach_add_(counts, 1)
