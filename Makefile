@@ -10,7 +10,7 @@ train: $(STAMP)  ## the main job on the embedded synthetic world
 	$(BIN)/python train.py experiment=main
 
 test: $(STAMP)  ## the test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(STAMP)  ## the longer checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
