@@ -1,0 +1,33 @@
+"""Debiased recommendation with unified propensity optimization.
+
+``import upo`` alone is cheap: torch and the rest are imported when a name is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from upo import losses, metrics
+    from upo.api import fit
+    from upo.errors import InputError
+    from upo.fitted import Fitted, load
+
+__all__ = ["Fitted", "InputError", "fit", "load", "losses", "metrics"]
+_HOMES = {
+    "Fitted": "upo.fitted",
+    "InputError": "upo.errors",
+    "fit": "upo.api",
+    "load": "upo.fitted",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in __all__:
+        return import_module(f"upo.{name}")
+    raise AttributeError(f"module 'upo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

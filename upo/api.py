@@ -1,34 +1,107 @@
-"""The Python API: fit a data frame, predict, recommend, save, load."""
+"""The Python API: fit a data frame; ``docs/api.md`` shows it in use."""
 
-import logging
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException
-from hydra.initialize import get_gh_backup, restore_gh_from_backup
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor
 
-from upo.benchmark import CONF
-from upo.cli import _cause, quiet
 from upo.data.datamodule import RatingDataModule
-from upo.data.frames import Columns, _check_nulls, _encode, rating_data_from_frames, to_arrow
-from upo.data.interactions import Ids, LabelRule
+from upo.data.frames import Columns, rating_data_from_frames
+from upo.data.interactions import LabelRule
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.experiment import Experiment
-from upo.fitted_file import read_model, write_model
+from upo.fitted import Fitted, load
+from upo.frame_ids import check_columns
+from upo.results import FIXED, LAST
+from upo.run import result_rows
+from upo.seeds import parse_seeds
+from upo.settings import as_library, composed_run, flat, resolved
+
+__all__ = ["Fitted", "fit", "load"]
+
+
+def fit(
+    train: Any,
+    *,
+    estimator: str | None = None,
+    test: Any = None,
+    seeds: Any = 1,
+    user: str = "user",
+    item: str = "item",
+    rating: str = "rating",
+    label_threshold: float = 3.0,
+    progress: bool = True,
+    **overrides: Any,
+) -> Fitted:
+    """Train an estimator on a table of ratings that are missing not at random.
+
+    A tenth of ``train``, drawn by seed, is held out and chooses the epoch. No file is written.
+
+    Args:
+        train: The biased log: a pandas, polars or pyarrow table with a user, an item and a rating
+            in each row; ids may be text or numbers.
+        estimator: A name of ``conf/estimator``; ``conf/train.yaml`` says which by default: UPO-DR.
+        test: Ratings of uniformly drawn pairs, if there are any: read once, for the metrics.
+        seeds: A count, or a list of seeds; all train at once.
+        user: Name of the user column.
+        item: Name of the item column.
+        rating: Name of the rating column.
+        label_threshold: Ratings of at least this are positive.
+        progress: Draw progress bars.
+        **overrides: Settings of ``train.py``: ``protocol="mar_holdout"``,
+            ``trainer={"accelerator": "cpu"}``, ``**{"estimator.weighting.p_min": 0.1}``, or any
+            number of dotted keys as ``overrides={...}``.
+
+    Raises:
+        InputError: If the data or a setting is wrong; the message says what and how to mend it.
+    """
+    columns = Columns(user, item, rating)
+    if train is None:
+        raise InputError("train is None; give a data frame with a user, an item and a rating.")
+    for frame, source in ((train, "train"), (test, "test")):
+        check_columns(frame, [user, item, rating], source)
+    if isinstance(label_threshold, bool) or not isinstance(label_threshold, int | float):
+        raise InputError(f"label_threshold must be a number, got {label_threshold!r}; try 3.")
+    config = composed_run(estimator, {**flat(overrides), "seeds": parse_seeds(seeds)})
+    dataset = config.dataset
+    with as_library():
+        experiment = Experiment(config, progress=progress)
+        limits = dataset.rating_range
+        data = rating_data_from_frames(
+            train,
+            test,
+            columns=columns,
+            label_rule=LabelRule(float(label_threshold), dataset.label_strict),
+            rating_range=None if limits is None else (limits[0], limits[1]),
+            duplicates=dataset.duplicates,
+            name=dataset.name,
+        )
+        experiment.datamodule = _InMemory(data, dataset.drop_overlap, dataset.k)
+        result = experiment.run()
+    # without a test set nothing is known of the errors outside the log, so nothing of their bias
+    result.metrics = {name: value for name, value in result.metrics.items() if value.dim()}
+    k = dataset.k
+    ranking = ["auc", f"ndcg@{k}", f"f1@{k}", f"precision@{k}", f"recall@{k}", "log_loss", "mse"]
+    names = [*FIXED, *ranking, "ece", "bmse", "dr_bias", "dr_variance", *LAST]
+    assert data.user_ids is not None  # frames always come with ids
+    assert data.item_ids is not None
+    return Fitted(
+        result.estimator,
+        resolved(config),
+        metrics=pd.DataFrame(result_rows(result, experiment)).reindex(columns=names),
+        columns=(user, item),
+        user_ids=data.user_ids,
+        item_ids=data.item_ids,
+    )
+
+
+class _InMemory(RatingDataModule):
+    """Data that is there already, as a datamodule."""
+
+    def __init__(self, data: RatingData, drop_overlap: bool, k: int) -> None:
+        rule = data.label_rule
+        super().__init__(data.name, rule.threshold, rule.strict, drop_overlap, k)
+        self._given = data
+
+    def read(self) -> RatingData:
+        return self._given

@@ -48,7 +48,7 @@ def sentences(function: Callable[[], Any]) -> Any:
         MisconfigurationException,
         OSError,
     ) as error:
-        message = " ".join(str(_cause(error)).split()) or type(error).__name__
+        message = " ".join(str(cause(error)).split()) or type(error).__name__
         sys.stderr.write(f"error: {message}\n")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
@@ -56,7 +56,7 @@ def sentences(function: Callable[[], Any]) -> Any:
         raise SystemExit(130) from None
 
 
-def _cause(error: BaseException) -> BaseException:
+def cause(error: BaseException) -> BaseException:
     """The innermost cause that is meant for a person."""
     cause: BaseException | None = error
     found = error

@@ -178,12 +178,9 @@ class Diagnostics:
             p = p_hat if self.truth is None else self.truth.propensity(pairs.users, pairs.items)
             bias.update(p_hat, pairs.o if self.truth is None else p, e, e_hat, weight)
             variance.update(p_hat, p, e, e_hat, weight)
-        values = {
-            "ece": ece.compute(),
-            "bmse": bmse.compute(),
-            "dr_bias": bias.compute(),
-            "dr_variance": variance.compute(),
-        }
+        values = {"ece": ece.compute(), "bmse": bmse.compute()}
+        if self.truth is not None or len(self.mar):  # else no error outside the log is known
+            values |= {"dr_bias": bias.compute(), "dr_variance": variance.compute()}
         return Diagnosis(values, ece.reliability(), histogram.histogram(), _edges(floor), floor)
 
     def _outcomes(self, pairs: Pairs) -> list[tuple[Tensor, Tensor | float]]:

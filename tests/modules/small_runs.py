@@ -23,7 +23,7 @@ def composed(estimator, *overrides, epochs=2):
             "train", [*world, f"estimator={estimator}", "trainer.accelerator=cpu", *overrides]
         )
     with open_dict(config):
-        for plan in config.estimator.stages.values():
+        for plan in filter(None, config.estimator.stages.values()):
             plan.update(epochs=2, steps=STEPS, patience=0)
             plan.pair_batch = 150 if plan.pair_batch else 0
         config.estimator.stages.debias.update(epochs=epochs, observed_batch=37)
@@ -37,7 +37,9 @@ def build(config, seeds):
     space = data.pair_space(seeds, protocol.holdout)
     estimator = build_estimator(config.estimator, space)
     modules = [
-        build_stage(name, config.estimator, estimator, protocol) for name in config.estimator.stages
+        build_stage(name, config.estimator, estimator, protocol)
+        for name, plan in config.estimator.stages.items()
+        if plan is not None
     ]
     return estimator, modules
 

@@ -113,7 +113,7 @@ def rating_data_from_frames(
     frames = [f for f in (train, test) if f is not None]
     tables = [to_arrow(f, names, s) for f, s in zip(frames, sources, strict=False)]
     for table, source in zip(tables, sources, strict=False):
-        _check_nulls(table, source)
+        check_nulls(table, source)
     users, user_ids = _index([table[columns.user] for table in tables])
     items, item_ids = _index([table[columns.item] for table in tables])
     features = [
@@ -154,7 +154,12 @@ def as_whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.string()).cast(pa.int64())
 
 
-def _check_nulls(table: pa.Table, source: str) -> None:
+def check_nulls(table: pa.Table, source: str) -> None:
+    """Refuse empty cells.
+
+    Raises:
+        InputError: If a column has one; the message names it.
+    """
     for name in table.column_names:
         column = table[name]
         empty = column.is_null(nan_is_null=True)
@@ -171,7 +176,7 @@ def _check_nulls(table: pa.Table, source: str) -> None:
 
 def _index(columns: list[pa.ChunkedArray]) -> tuple[list[Tensor], Ids]:
     """[N] indices for each column, and the ids by index."""
-    encoded = [_encode(column) for column in columns]
+    encoded = [encode(column) for column in columns]
     kinds = {values.dtype.kind for _, values in encoded}
     if len(kinds) > 1:  # numbers here, text there: all become text
         encoded = [(codes, values.astype(str).astype(object)) for codes, values in encoded]
@@ -183,7 +188,7 @@ def _index(columns: list[pa.ChunkedArray]) -> tuple[list[Tensor], Ids]:
     return indices, np.asarray(ids)
 
 
-def _encode(column: pa.ChunkedArray) -> tuple[Ids, Ids]:
+def encode(column: pa.ChunkedArray) -> tuple[Ids, Ids]:
     """Codes by row and the distinct values they stand for."""
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
@@ -217,8 +222,8 @@ def _features(frame: Any, ids: Ids, key: str, source: str) -> Tensor:  # [len(id
             f"{source} must have a column {key} and at least one column of numbers, has only "
             f"{', '.join(table.column_names)}; rename or add them."
         )
-    _check_nulls(table, source)
-    codes, values = _encode(table[key])
+    check_nulls(table, source)
+    codes, values = encode(table[key])
     if values.dtype.kind != ids.dtype.kind:
         values, ids = values.astype(str).astype(object), ids.astype(str).astype(object)
     if len(values) < len(codes):

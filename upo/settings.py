@@ -1,0 +1,153 @@
+"""Settings of the Python API as a composed configuration, with errors in sentences."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from upo.benchmark import CONF, all_estimators
+from upo.cli import cause, quiet
+from upo.errors import InputError
+
+GROUPS = ("propensity", "protocol", "trainer", "experiment")  # chosen by name, as in train.py
+ARGUMENTS = {
+    "dataset.train": "train",
+    "dataset.test": "test",
+    "dataset.user_column": "user",
+    "dataset.item_column": "item",
+    "dataset.rating_column": "rating",
+    "dataset.label_threshold": "label_threshold",
+}
+
+
+def flat(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of nested settings; those under ``overrides`` are dotted already."""
+    dotted: dict[str, Any] = {}
+    for key, value in overrides.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            dotted |= flat(value, "" if name == "overrides" else f"{name}.")
+        else:
+            dotted[name] = value
+    return dotted
+
+
+def composed_run(estimator: str | None, settings: Mapping[str, Any]) -> DictConfig:
+    """The configuration of ``train.py`` with these settings.
+
+    Raises:
+        InputError: If a setting is unknown or of the wrong type.
+    """
+    if not CONF.is_dir():
+        raise InputError(f"{CONF} is missing; install upo from its repository: pip install -e .")
+    choices = ["logger=none", "figures=false", "dataset=table", "dataset.train=memory"]
+    if estimator is not None:
+        choices.append(_choice("estimator", estimator, all_estimators()))
+    values = {}
+    for key, value in settings.items():
+        if key in GROUPS:
+            known = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
+            choices.append(_choice(key, value, known))
+        elif key in ARGUMENTS:
+            raise InputError(f"{key} is not an override here; give the argument {ARGUMENTS[key]}=.")
+        elif key == "seeds" or key.startswith(("estimator.", "trainer.", "protocol.", "dataset.")):
+            values[key] = _grammar(key, value)
+        else:
+            raise InputError(
+                f"fit has no setting {key!r}; allowed are its arguments, {', '.join(GROUPS)}, and "
+                "dotted keys such as estimator.weighting.p_min, as **{'dotted.key': value}."
+            )
+    with as_library():
+        _check_known(_composed(choices), settings, list(values))
+        return _composed([*choices, *(f"{key}={value}" for key, value in values.items())])
+
+
+def _composed(overrides: list[str]) -> DictConfig:
+    """Compose, whether or not the caller is a Hydra application itself."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("train", overrides=overrides)
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def _choice(group: str, value: Any, known: list[str]) -> str:
+    if value not in known:
+        raise InputError(f"{group}={value!r} is unknown; known are {', '.join(known)}.")
+    return f"{group}={value}"
+
+
+def _check_known(config: DictConfig, settings: Mapping[str, Any], keys: list[str]) -> None:
+    """Name a key that the configuration does not have, with its neighbours, or text for a number.
+
+    Raises:
+        InputError: If there is one.
+    """
+    for key in keys:
+        above, _, last = key.rpartition(".")
+        parent = OmegaConf.select(config, above) if above else config
+        if not isinstance(parent, DictConfig) or last not in parent:
+            have = ", ".join(map(str, parent)) if isinstance(parent, DictConfig) else "no settings"
+            raise InputError(
+                f"There is no setting {key} with estimator={config.estimator.name}; {above} has "
+                f"{have}."
+            )
+        before = OmegaConf.select(config, key, throw_on_missing=False)
+        number = isinstance(before, int | float) and not isinstance(before, bool)
+        if number and isinstance(settings[key], str) and above != "trainer":
+            raise InputError(f"{key} must be a number such as {before}, got {settings[key]!r}.")
+
+
+def _grammar(key: str, value: Any) -> str:
+    """A value in the words of Hydra's overrides."""
+    if hasattr(value, "tolist"):  # numpy, torch
+        value = value.tolist()
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | Path):
+        return QuotedString(str(value), Quote.single).with_quotes()
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_grammar(key, inner) for inner in value) + "]"
+    raise InputError(
+        f"{key} must be a number, text, true, false, null or a list of them, got "
+        f"{type(value).__name__}; mend it."
+    )
+
+
+def resolved(config: DictConfig) -> DictConfig:
+    """The estimator's part, which stands alone once its references are followed."""
+    plain = OmegaConf.create(OmegaConf.to_yaml(config.estimator, resolve=True))
+    assert isinstance(plain, DictConfig)  # a mapping, as it was before
+    return plain
+
+
+@contextmanager
+def as_library() -> Iterator[None]:
+    """Silence other libraries for a while, and end what a person can mend in one sentence."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        with warnings.catch_warnings():
+            quiet()
+            yield
+    except InputError:
+        raise
+    except (HydraException, OmegaConfBaseException, MisconfigurationException) as error:
+        raise InputError(" ".join(str(cause(error)).split())) from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
