@@ -1,4 +1,4 @@
-"""On the embedded world, at the known propensities: the mean over resampled logs is the ideal loss."""
+"""On the embedded world at known propensities, the mean over resampled logs is the ideal loss."""
 
 import pytest
 import torch
