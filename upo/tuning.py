@@ -3,7 +3,7 @@
 Optuna proposes trials in batches; a batch rides on the replica axis of one run, so it costs little
 more than one trial. Trials are judged by the protocol's own selection metric at their best epoch,
 never by the test set unless the protocol says so. The winner is written to ``conf/tuned``, from
-where the same dataset and estimator pick it up.
+where the same protocol, dataset and estimator pick it up.
 """
 
 import sys
@@ -116,9 +116,8 @@ def _write(study: optuna.Study, base: DictConfig, out: str | None, trials: int) 
     for key, value in values.items():
         OmegaConf.update(tree, str(key), value)
     protocol = str(base.protocol.name)
-    shipped = CONF / "tuned" / ("" if protocol == "holdout" else protocol)
-    folder = Path(out) if out else shipped
-    path = folder / str(base.dataset.name) / f"{base.estimator.name}.yaml"
+    folder = Path(out) if out else CONF / "tuned"
+    path = folder / protocol / str(base.dataset.name) / f"{base.estimator.name}.yaml"
     head = (
         "# @package _global_\n"
         f"# Written by upo.tuning: best of {trials} trials, protocol={protocol}, "
