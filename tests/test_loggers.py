@@ -2,6 +2,7 @@
 
 import csv
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,8 @@ def test_wandb_works_offline_without_an_account(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_SILENT", "true")
     train(monkeypatch, tmp_path / "run", "wandb")
     (record,) = (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb")
-    content = record.read_bytes()
-    for text in (b"final/auc", b"figures/reliability", b"synthetic/ips", b"weight_decay"):
-        assert text in content
+    wanted = (b"final/auc", b"figures/reliability", b"synthetic/ips", b"weight_decay")
+    deadline = time.monotonic() + 30  # its service flushes the record from a process of its own
+    while missing := [text for text in wanted if text not in record.read_bytes()]:
+        assert time.monotonic() < deadline, missing
+        time.sleep(0.2)

@@ -62,10 +62,8 @@ def log_final(loggers: list[Logger], metrics: dict[str, float], figures: dict[st
                 logger.experiment.add_image(f"figures/{name}", _pixels(path), dataformats="HWC")
         logger.save()
         logger.finalize("success")
-    if any(isinstance(logger, WandbLogger) for logger in loggers):
-        import wandb
-
-        wandb.finish()
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()  # waits until the record is on disk
 
 
 def _pixels(path: Path) -> Any:
