@@ -5,7 +5,7 @@ from worlds import adam, make_estimator, make_space
 from upo.functional.errors import cross_entropy
 from upo.functional.imputation import omega_bias, omega_jl, omega_mrdr, omega_mse
 from upo.learners.imputation import ConstantLabel, ImputationLearner
-from upo.models.imputation import ConstantImputation, DirectError
+from upo.models.imputation import ConstantImputation, DirectError, Residual
 from upo.pairs import BatchSampler
 
 OMEGAS = [omega_jl, omega_mrdr, omega_bias, omega_mse]
@@ -81,3 +81,17 @@ def test_a_given_constant_label_stays():
     ConstantLabel(estimator).on_stage_start()
     label = torch.sigmoid(estimator.networks["imputation"].logit)
     torch.testing.assert_close(label, torch.full((3, 1), 0.3))
+
+
+def test_the_residual_form_learns_the_sign_of_the_residual():
+    space = make_space(seeds=(0, 1))
+    estimator = make_estimator(space, form=Residual())
+    learner = ImputationLearner(estimator, optimizer=adam(0.05, 0.0), omega=omega_jl)
+    sampler = BatchSampler(space, "test", space.n_train, 0)
+    for batch in sampler.chunk(0, 150):
+        learner.update(batch)
+    rows = sampler.chunk(150, 1)[0].o
+    residual = rows.labels - torch.sigmoid(estimator.logit("prediction", rows))
+    imputed = torch.tanh(estimator.logit("imputation", rows))
+    # fitted on these very rows: nearly every sign is right; by squares alone half would be
+    assert float((residual.sign() == imputed.sign()).float().mean()) > 0.9

@@ -53,8 +53,9 @@ class ImputationLearner(GradientLearner):
         """Descend; prediction and propensity are frozen."""
         estimator, rows = self.estimator, batch.o
         f_logit = estimator.logit("prediction", rows).detach()
-        e = self.target(estimator.form.error(f_logit, rows.labels), rows)
-        e_hat = estimator.form.imputed(f_logit, estimator.logit(self.output, rows))
+        g_logit = estimator.logit(self.output, rows)
+        e, e_hat = estimator.form.regression(f_logit, rows.labels, g_logit)
+        e = self.target(e, rows)
         loss = imputation_loss(e, e_hat, self.weight(rows), estimator.space.density)
         logs = {"loss": loss.detach()}
         for name, penalty in self.penalties.items():

@@ -26,6 +26,10 @@ class PseudoLabel:
         """e_hat: cross-entropy against the pseudo-label."""
         return cross_entropy(f_logit, torch.sigmoid(g_logit))
 
+    def regression(self, f_logit: Tensor, label: Tensor, g_logit: Tensor) -> tuple[Tensor, Tensor]:
+        """What imputation is fitted to on an observed row, and its fit: e and e_hat."""
+        return self.error(f_logit, label), self.imputed(f_logit, g_logit)
+
 
 class Residual:
     r"""Form B, squared errors: :math:`\hat e=(f-\mathrm{sg}(f)-g)^2`, where g imputes r - f.
@@ -42,6 +46,10 @@ class Residual:
         f = torch.sigmoid(f_logit)
         return (f - f.detach() - torch.tanh(g_logit)) ** 2
 
+    def regression(self, f_logit: Tensor, label: Tensor, g_logit: Tensor) -> tuple[Tensor, Tensor]:
+        """The residual r - f and its imputation g: squared errors would not tell g's sign."""
+        return label - torch.sigmoid(f_logit), torch.tanh(g_logit)
+
 
 class DirectError:
     r"""Form C, eq. (2) of UPO: :math:`\hat e=\mathrm{softplus}(g)`, free of the prediction.
@@ -57,6 +65,10 @@ class DirectError:
     def imputed(self, f_logit: Tensor, g_logit: Tensor) -> Tensor:
         """e_hat: regressed error, at least 0."""
         return torch.nn.functional.softplus(g_logit)
+
+    def regression(self, f_logit: Tensor, label: Tensor, g_logit: Tensor) -> tuple[Tensor, Tensor]:
+        """What imputation is fitted to on an observed row, and its fit: e and e_hat."""
+        return self.error(f_logit, label), self.imputed(f_logit, g_logit)
 
 
 ErrorForm = PseudoLabel | Residual | DirectError
