@@ -4,8 +4,6 @@ Batches are functions of the step number, so parameters, optimiser state, select
 all that a resumed run needs to equal the uninterrupted one.
 """
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from upo.distributed import rank
 from upo.errors import InputError
+from upo.files import atomic_file
 from upo.modules.callbacks import History, ReplicaSelection
 from upo.modules.stage import StageModule
 
@@ -23,16 +22,8 @@ SCHEMA = 1
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
     """``torch.save`` beside the target, then move: a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as file:
+        torch.save(content, file)
 
 
 def load_checked(path: Path) -> dict[str, Any]:

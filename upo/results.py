@@ -4,14 +4,14 @@ import csv
 import io
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from scipy.special import stdtrit
+
+from upo.files import atomic_file
 
 Row = dict[str, Any]
 
@@ -21,16 +21,8 @@ LAST = ("best_epoch", "parameters", "train_seconds")
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a kill leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as file:
+        file.write(text.encode())
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
