@@ -24,6 +24,7 @@ class Pairs:
         total: Global size of the batch (B summed over ranks).
         memo: Results of networks on this batch by (network, what): parameter version, whether the
             value carries a graph, value.
+        binned: The propensities that were last assigned to bins, and their bins.
     """
 
     users: Tensor
@@ -31,6 +32,7 @@ class Pairs:
     space: "PairSpace"
     total: int
     memo: dict[tuple[str, str], tuple[int, bool, Tensor]] = field(default_factory=dict)
+    binned: tuple[Tensor, Tensor] | None = None
 
     @cached_property
     def _found(self) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from upo.errors import InputError
+from upo.functional.propensity import sigmoid
 from upo.models.bins import Bins
 from upo.models.derived import Derived
 from upo.models.imputation import ErrorForm, PseudoLabel
@@ -118,7 +119,18 @@ class Estimator(nn.Module):
         derive = getattr(self._weighting, "propensity", None)
         if derive is not None:
             return derive(self, pairs)  # type: ignore[no-any-return]
-        return torch.sigmoid(self.logit("propensity", pairs))
+        return self.probability("propensity", pairs)
+
+    def probability(self, role: str, pairs: Pairs) -> Tensor:  # [R, B]
+        """Sigmoid of a network's logits, with the graph to its parameters."""
+        return self._remember(pairs, role, "probability", lambda: sigmoid(self.logit(role, pairs)))
+
+    def bin_index(self, pairs: Pairs, p_hat: Tensor) -> Tensor:  # [R, B]
+        """Bin of each propensity of the pairs; players that hold the same tensor share it."""
+        known = pairs.binned
+        if known is None or known[0] is not p_hat:
+            known = pairs.binned = p_hat, self.bins.index(p_hat)
+        return known[1]
 
     def p_hat(self, pairs: Pairs) -> Tensor:  # [R, B]
         """Clipped propensity that divides; frozen: no gradient into the propensity network."""

@@ -16,6 +16,7 @@ from upo.functional.propensity import (
     bin_residuals,
     binned_upo_loss,
     clip_propensity,
+    sigmoid,
     upo_loss,
 )
 
@@ -292,3 +293,22 @@ def test_other_shapes_are_refused():
         upo_loss(torch.rand(2, 4), torch.ones(4), 1.0)
     with pytest.raises(ValueError, match="one shape"):
         upo_loss(torch.rand(4), torch.ones(4), torch.ones(3))
+
+
+def test_sigmoid_has_the_slope_of_the_sigmoid_and_no_nan():
+    x = torch.randn(7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(sigmoid, x)
+    torch.testing.assert_close(sigmoid(x), torch.sigmoid(x))
+    extreme = torch.tensor([-1e4, -200.0, 200.0, 1e4], requires_grad=True)
+    p_hat = sigmoid(extreme)
+    p_hat.sum().backward()
+    assert p_hat.tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert extreme.grad.tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("width", [15, 100, 300])
+def test_equal_logits_have_equal_probabilities_wherever_they_stand(width):
+    g = torch.Generator().manual_seed(0)
+    rows = torch.randn(2000, 1, generator=g).expand(-1, width)
+    p_hat = torch.stack([sigmoid(row.contiguous()) for row in rows])
+    assert torch.equal(p_hat, p_hat[:, :1].expand_as(p_hat))

@@ -161,7 +161,7 @@ def test_an_unknown_form_is_named():
 def test_the_weighting_clips_for_each_replica():
     estimator, sampler = start()
     batch = sampler.chunk(0, 1)[0]
-    raw = torch.sigmoid(estimator.logit("propensity", batch.d)).detach()
+    raw = estimator.propensity(batch.d).detach()
     density = estimator.space.density
     for floors, weighting in [
         ([0.2] * 3, ClippedPropensity(p_min=0.2)),

@@ -1,5 +1,7 @@
 """Losses of the propensity game, and the one place where propensities are clipped."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,30 @@ from upo.distributed import batch_sum, gather_rows, sum_across_ranks
 from upo.functional.binning import bin_sums, bins_from_edges, equal_mass_edges, equal_width_bins
 
 P_MAX = 1.0 - 1e-6
+
+
+class _Sigmoid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logit: Tensor) -> Tensor:
+        p_hat = torch.exp(-logit).add_(1.0).reciprocal_()
+        ctx.save_for_backward(p_hat)
+        return p_hat
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (p_hat,) = ctx.saved_tensors
+        return grads[0] * p_hat * (1.0 - p_hat)
+
+
+def sigmoid(logit: Tensor) -> Tensor:
+    """Probabilities that depend on the logit alone.
+
+    On the CPU ``torch.sigmoid`` rounds the last elements of a tensor in another way than the rest.
+    Where a batch holds a pair twice, or ranks hold other slices of it, equal propensities would
+    then differ in the last bit, and could fall in different bins.
+    """
+    p_hat: Tensor = _Sigmoid.apply(logit)  # type: ignore[no-untyped-call]
+    return p_hat
 
 
 def clip_propensity(p_hat: Tensor, p_min: float | Tensor) -> Tensor:

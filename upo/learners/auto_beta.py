@@ -165,8 +165,8 @@ def upo_value(estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:  # [
     """L_UPO with the adversary's weights frozen."""
     with torch.no_grad():
         weight = adversary_weight(estimator, pairs)
-    bins = estimator.bins
-    return binned_upo_loss(p_hat, pairs.o, weight, bins.index(p_hat), bins.num_bins)
+    index = estimator.bin_index(pairs, p_hat)
+    return binned_upo_loss(p_hat, pairs.o, weight, index, estimator.bins.num_bins)
 
 
 def beta_window(estimator: Estimator, role: str) -> BetaWindow:

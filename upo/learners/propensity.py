@@ -41,8 +41,8 @@ class UPOPenalty:
         """The penalty ``[R]``."""
         with torch.no_grad():
             weight = adversary_weight(estimator, pairs)
-        bins = estimator.bins
-        loss = binned_upo_loss(p_hat, pairs.o, weight, bins.index(p_hat), bins.num_bins)
+        index = estimator.bin_index(pairs, p_hat)
+        loss = binned_upo_loss(p_hat, pairs.o, weight, index, estimator.bins.num_bins)
         beta = per_replica(self.beta, estimator.space.replicas, "beta")
         return loss * (beta if isinstance(beta, float) else beta.to(loss.device))
 
@@ -90,7 +90,8 @@ class PropensityLearner(GradientLearner):
         fit = batch_mean(self.loss(logit, pairs.o))
         logs = {"loss": fit.detach()}
         total = fit
-        for name, term in self.terms(batch, torch.sigmoid(logit)).items():
+        p_hat = self.estimator.probability(self.network, pairs)
+        for name, term in self.terms(batch, p_hat).items():
             logs[name] = term.detach()
             total = total + term
         self.step(total)
@@ -118,9 +119,10 @@ class AdversaryLearner(GradientLearner):
 
     def update(self, batch: Batch) -> Logs:
         """Ascend; no gradient reaches the propensity."""
-        pairs, bins = batch.d, self.estimator.bins
-        p_hat = self.estimator.propensity(pairs).detach()
+        pairs, num_bins = batch.d, self.estimator.bins.num_bins
+        p_hat = self.estimator.propensity(pairs)
+        index = self.estimator.bin_index(pairs, p_hat)
         weight = adversary_weight(self.estimator, pairs)
-        gain = binned_upo_loss(p_hat, pairs.o, weight, bins.index(p_hat), bins.num_bins)
+        gain = binned_upo_loss(p_hat.detach(), pairs.o, weight, index, num_bins)
         self.step(-gain)
         return {"gain": gain.detach()}

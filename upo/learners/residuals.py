@@ -37,9 +37,9 @@ class ResidualPenalty:
 
     def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
         """The penalty ``[R]``."""
-        bins = estimator.bins
         weight = self.weight(estimator, pairs, p_hat.detach())
-        loss = binned_upo_loss(p_hat, pairs.o, weight, bins.index(p_hat), bins.num_bins)
+        index = estimator.bin_index(pairs, p_hat)
+        loss = binned_upo_loss(p_hat, pairs.o, weight, index, estimator.bins.num_bins)
         return self.beta(loss)
 
 

@@ -49,7 +49,7 @@ class ClippedPropensity:
 
     def p_hat(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
         """Clipped propensities ``[R, B]``."""
-        raw = torch.sigmoid(estimator.logit(self.network, pairs))
+        raw = estimator.probability(self.network, pairs)
         return clip_propensity(raw, self._floor(estimator))
 
     def floor(self, estimator: "Estimator") -> float:
