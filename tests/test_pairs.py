@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import N_ITEMS, N_USERS, make_log, make_space
 
+from upo.bits import bit_set, contains
 from upo.pairs import BatchSampler, PairSpace
 
 R = 3
@@ -27,10 +28,32 @@ def test_find_equals_a_dictionary(cells, queries):
         torch.tensor([[q % 9 for q in queries]]),
     )
     row, found = space.find(users, items)
+    assert torch.equal(space.observed(users, items), found)
     assert found[0].tolist() == [q in row_of for q in queries]
     assert [r for r, f in zip(row[0].tolist(), found[0].tolist(), strict=True) if f] == [
         row_of[q] for q in queries if q in row_of
     ]
+
+
+@given(
+    cells=st.sets(st.integers(0, 999), min_size=1, max_size=40),
+    queries=st.lists(st.integers(0, 999), min_size=1),
+)
+@settings(max_examples=60)
+def test_bits_equal_a_set(cells, queries):
+    bits = bit_set(torch.tensor(sorted(cells)), 1000)
+    assert contains(bits, torch.tensor([queries]))[0].tolist() == [q in cells for q in queries]
+
+
+@pytest.mark.parametrize(("n_users", "n_bytes"), [(64, 4800 // 8), (65, 0)])
+def test_bits_take_no_more_memory_than_the_keys(n_users, n_bytes):
+    """75 keys of 8 bytes; beyond 4,800 pairs whether one was observed is searched for."""
+    keys = torch.arange(75) * 64
+    space = PairSpace(keys, torch.ones(75), n_users, 75, [0])
+    assert len(space.bits) == n_bytes
+    everyone = torch.arange(n_users * 75)[None]
+    seen = space.pairs(everyone, n_users * 75).observed
+    assert everyone[seen].tolist() == keys.tolist()
 
 
 @given(holdout=st.floats(0, 0.9), seed=st.integers(0, 2**31))

@@ -13,7 +13,7 @@ from upo.experiment import make_trainer
 from upo.learners.propensity import PropensityLearner, UPOPenalty
 from upo.modules.stage import StageModule, StagePlan
 from upo.optim import ReplicaAdam
-from upo.replay import LEAST_STEPS, replayable
+from upo.replay import LEAST_STEPS, Recording, replayable
 
 PLAN = {"epochs": 10, "observed_batch": 9, "pair_batch": 25, "steps": 12}
 
@@ -136,16 +136,16 @@ def test_nothing_is_recorded_across_processes(monkeypatch):
 
 def test_steps_are_recorded_where_many_are_to_come():
     steps = PLAN["steps"]
-    assert not make_module(None)._replays()
+    assert make_module(None)._recorder() is None
     long = make_module(None, epochs=-(-LEAST_STEPS // steps))
-    assert long._replays()
+    assert long._recorder() is Recording
     long.first_epoch = 1
-    assert not long._replays()
+    assert long._recorder() is None
 
 
 def test_a_batch_of_all_of_d_is_not_recorded():
     module = make_module(True, pair_batch=10**6)
-    assert not module._replays()
+    assert module._recorder() is None
 
 
 def test_a_wrong_setting_ends_in_a_sentence():

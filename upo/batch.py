@@ -35,13 +35,13 @@ class Pairs:
     binned: tuple[Tensor, Tensor] | None = None
 
     @cached_property
-    def _found(self) -> tuple[Tensor, Tensor]:
-        return self.space.find(self.users, self.items)
+    def _row(self) -> Tensor:
+        return self.space.find(self.users, self.items)[0]
 
     @cached_property
     def observed(self) -> Tensor:
         """``[R, B]`` bool: the pair is in the log, held-out rows included."""
-        return self._found[1]
+        return self.space.observed(self.users, self.items)
 
     @cached_property
     def o(self) -> Tensor:
@@ -51,13 +51,12 @@ class Pairs:
     @cached_property
     def trainable(self) -> Tensor:
         """``[R, B]`` bool: the pair is a training row of its replica."""
-        row, found = self._found
-        return found & self.space.in_train(row)
+        return self.observed & self.space.in_train(self._row)
 
     @cached_property
     def labels(self) -> Tensor:
         """``[R, B]`` 0/1 labels; 0 where there is no training row, so mask with ``trainable``."""
-        return torch.where(self.trainable, self.space.labels[self._found[0]], 0.0)
+        return torch.where(self.trainable, self.space.labels[self._row], 0.0)
 
 
 class ObservedPairs(Pairs):
@@ -119,7 +118,7 @@ class Batch:
             o = self.observed
             parts += [o.users, o.items, o.labels, o.observed]
         if self.pairs is not None:
-            parts += [self.pairs.users, self.pairs.items, *self.pairs._found]
+            parts += [self.pairs.users, self.pairs.items, self.pairs.observed]
         return parts
 
     def of(self, tensors: list[Tensor]) -> "Batch":
@@ -131,5 +130,5 @@ class Batch:
             observed = ObservedPairs.of(users, items, labels, known, self.observed)
         if self.pairs is not None:
             pairs = Pairs(next(rest), next(rest), self.pairs.space, self.pairs.total)
-            pairs._found = (next(rest), next(rest))
+            pairs.observed = next(rest)
         return Batch(observed, pairs)

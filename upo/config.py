@@ -30,6 +30,7 @@ class Train:
     resume: str | None = None
     compare_with: str | None = None
     keep: bool = False
+    compile: Any = "auto"
     progress: bool = True
     figures: bool = True
     paths: Paths = field(default_factory=Paths)

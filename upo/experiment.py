@@ -26,7 +26,7 @@ from upo.modules.stage import StageModule
 from upo.protocols import Protocol
 from upo.seeds import parse_seeds
 
-REPLAY = {"auto": None, "true": True, "false": False}
+SWITCH = {"auto": None, "true": True, "false": False}
 
 
 @dataclass
@@ -146,7 +146,8 @@ class Experiment:
         if selection.exhausted(module.first_epoch - 1):
             epochs = 0
         module.mar = mar  # moved to the device with the module
-        module.replay = REPLAY[str(self.config.trainer.get("replay", "auto")).lower()]
+        module.replay = switch("trainer.replay", self.config.trainer.get("replay", "auto"))
+        module.compiled = switch("compile", self.config.compile)
         start = time.perf_counter()
         trainer = make_trainer(
             self.config.trainer,
@@ -175,12 +176,21 @@ class Experiment:
         )
 
 
+def switch(key: str, value: Any) -> bool | None:
+    """A setting that may be left to the program, which is None.
+
+    Raises:
+        InputError: If it is none of auto, true and false.
+    """
+    if str(value).lower() not in SWITCH:
+        raise InputError(f"{key} must be auto, true or false, got {value!r}.")
+    return SWITCH[str(value).lower()]
+
+
 def make_trainer(config: DictConfig, **run: Any) -> L.Trainer:
     """A Lightning trainer for one stage; several processes get the exact strategy."""
     settings: dict[str, Any] = {str(key): value for key, value in config.items()}
-    replay = settings.pop("replay", "auto")
-    if str(replay).lower() not in REPLAY:
-        raise InputError(f"trainer.replay must be auto, true or false, got {replay!r}.")
+    switch("trainer.replay", settings.pop("replay", "auto"))
     devices, nodes = settings.get("devices", 1), settings.get("num_nodes", 1)
     several = devices not in (1, "1", [0]) or nodes > 1 or distributed.world_size() > 1
     if several and settings.get("strategy", "auto") == "auto":

@@ -61,6 +61,7 @@ class ReplicaAdam(torch.optim.Adam):
         self.replicas = replicas
         self.rate = per_replica(lr, replicas, "lr")
         self.decay = per_replica(weight_decay, replicas, "weight_decay")
+        self.corrected: tuple[Tensor, Tensor] | None = None  # of the step that is traced
         rates, decays = torch.as_tensor(self.rate), torch.as_tensor(self.decay)
         if not bool(((rates > 0) & rates.isfinite()).all()):
             raise InputError(f"lr must be positive and finite, got {lr}; try 0.01.")
@@ -90,8 +91,37 @@ class ReplicaAdam(torch.optim.Adam):
             if found:
                 self._update_group(group, found)
 
+    def corrections(self, count: int) -> list[tuple[Tensor, Tensor]]:
+        """What depends on the number of a step, for the next ``count`` steps.
+
+        Returns:
+            Of each step: the rate over the first moment's bias correction (a scalar, or ``[R, 1]``
+            where rates differ), and one over the root of the second's.
+        """
+        group = self.param_groups[0]
+        (beta1, beta2), done = group["betas"], int(next(iter(self.state.values()))["step"])
+        step = torch.arange(done + 1, done + count + 1, dtype=torch.float64)
+        rate = torch.as_tensor(
+            group["lr"] if isinstance(self.rate, float) else self.rate, dtype=torch.float64
+        )
+        rates = rate.view(-1, 1) / (1 - beta1**step)[:, None, None]
+        roots = (1 - beta2**step).rsqrt()
+        device = group["params"][0].device
+        sizes = rates.float().to(device)
+        if isinstance(self.rate, float):
+            sizes = sizes[:, 0, 0]
+        return list(zip(sizes, roots.float().to(device), strict=True))
+
+    def skip(self, count: int) -> None:
+        """Count steps that were taken by a compiled step."""
+        torch._foreach_add_([state["step"] for state in self.state.values()], count)
+
     def _update_group(self, group: dict[str, Any], found: list[tuple[Tensor, Tensor]]) -> None:
         states = [self._started(p) for p, _ in found]
+        if self.corrected is not None:
+            for (p, g), state in zip(found, states, strict=True):
+                self._elementwise(group, p, g, state["exp_avg"], state["exp_avg_sq"])
+            return
         counts = [state["step"] for state in states]
         torch._foreach_add_(counts, 1)
         lists = [
@@ -121,6 +151,19 @@ class ReplicaAdam(torch.optim.Adam):
             state["exp_avg"] = torch.zeros_like(p)
             state["exp_avg_sq"] = torch.zeros_like(p)
         return state
+
+    def _elementwise(
+        self, group: dict[str, Any], p: Tensor, grad: Tensor, mean: Tensor, square: Tensor
+    ) -> None:
+        """The kernel's update in tensor operations, which a compiler joins with the gradient's."""
+        assert self.corrected is not None
+        (size, root), (beta1, beta2) = self.corrected, group["betas"]
+        p, mean, square = (x.view(self.replicas, -1) for x in (p, mean, square))
+        decay = group["weight_decay"] if isinstance(self.decay, float) else self.decay[:, None]
+        grad = grad.reshape(self.replicas, -1) + decay * p
+        mean.mul_(beta1).add_(grad * (1 - beta1))
+        square.mul_(beta2).add_(grad * grad * (1 - beta2))
+        p.sub_(size * mean / (square.sqrt() * root + group["eps"]))
 
     def _kernel(
         self,

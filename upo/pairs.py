@@ -1,7 +1,8 @@
 """The pair space D = users x items, never materialised: lookups, splits and batches.
 
 Observed pairs live in sorted keys ``u * n_items + i``; whether a pair was observed is a binary
-search. Each replica may hold out other rows; its split is a keyed permutation, not a list.
+search, or one bit where D is not too large for the log. Each replica may hold out other rows; its
+split is a keyed permutation, not a list.
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from upo import distributed
 from upo.batch import Batch, ObservedPairs, Pairs
+from upo.bits import affordable, bit_set, contains
 from upo.models.replica import Sizes
 from upo.sampling import EpochStream, Permutation, stream_key
 
@@ -35,6 +37,7 @@ class PairSpace(nn.Module):
     """
 
     keys: Tensor
+    bits: Tensor
     labels: Tensor
     seeds: Tensor
 
@@ -56,6 +59,9 @@ class PairSpace(nn.Module):
         self.register_buffer("labels", labels.float(), persistent=False)
         self.register_buffer("seeds", torch.tensor(seeds), persistent=False)
         self.n_observed = len(keys)
+        size = n_users * n_items
+        bits = bit_set(keys, size) if affordable(len(keys), size) else keys.new_zeros(0)
+        self.register_buffer("bits", bits, persistent=False)
         self.n_held = round(self.n_observed * holdout)
         self.n_train = self.n_observed - self.n_held
         self._split = Permutation(self.n_observed)
@@ -85,6 +91,12 @@ class PairSpace(nn.Module):
         key = users * self.n_items + items
         row = torch.searchsorted(self.keys, key).clamp_(max=self.n_observed - 1)
         return row, self.keys[row] == key
+
+    def observed(self, users: Tensor, items: Tensor) -> Tensor:
+        """Whether pairs are in the log; bool of users' shape."""
+        if len(self.bits):
+            return contains(self.bits, users * self.n_items + items)
+        return self.find(users, items)[1]
 
     def train_rows(self, positions: Tensor) -> Tensor:  # [R, ...] -> [R, ...]
         """Rows of the log at positions ``0 .. n_train - 1`` of each replica's split."""
@@ -173,16 +185,17 @@ class BatchSampler:
                 expanded = index.expand(self.space.replicas, -1)
                 self._full = self.space.pairs(expanded, self.pair_batch)
             self._full.memo.clear()
+            self._full.binned = None
             return [self._full] * count
         domain = Permutation(self.space.n_pairs, self.space.n_items)
         stream = EpochStream(domain, self._key("pairs"))
         index = stream.rows(first, count, lo, hi, self.pair_batch)
         chunk = self.space.pairs(index, self.pair_batch)
         steps = []
-        parts = map(_steps, (chunk.users, chunk.items, *chunk._found))
-        for users, items, row, found in zip(*parts, strict=True):
+        parts = map(_steps, (chunk.users, chunk.items, chunk.observed))
+        for users, items, observed in zip(*parts, strict=True):
             step = Pairs(users, items, self.space, self.pair_batch)
-            step._found = (row, found)
+            step.observed = observed
             steps.append(step)
         return steps
 

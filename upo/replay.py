@@ -5,7 +5,7 @@ every step. A recording holds these operations with the forward and backward pas
 optimisers' updates of all players, so a replayed step computes what the step itself would compute.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from types import BuiltinFunctionType, FunctionType
 
@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from upo import distributed
 from upo.estimator import Estimator
-from upo.learners.base import Learner
+from upo.learners.base import GradientLearner, Learner
 from upo.learners.imputation import ImputationLearner
 from upo.learners.prediction import (
     DoublyRobust,
@@ -74,27 +74,44 @@ class Recording:
 
     Args:
         learners: Name -> learner, in playing order; ``replayable``, and past their first step.
-        batch: What the recorded step sees. Recording takes this step.
+        batch: What the recorded step sees.
 
     Attributes:
         first: What the recorded step logged.
+        taken: Steps that recording took: this one.
     """
+
+    taken = 1
 
     def __init__(self, learners: dict[str, Learner], batch: Batch) -> None:
         self.learners = learners
         self.first: dict[str, Tensor] = {}
+        self.graph = self._record(batch)
+        self.shapes = [x.shape for x in [*self._state(), *batch.tensors()]]
+        self.rates = self._rates()
+
+    @staticmethod
+    def ready(learners: dict[str, Learner]) -> bool:
+        """Whether every optimiser holds moments, which a first step makes."""
+        return all(x.optimizer.state for x in learners.values() if x.optimizer is not None)
+
+    def _record(self, batch: Batch) -> Callable[..., list[Tensor]]:
+        """The step as a function of all tensors that it reads."""
 
         def step(state: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
-            seen = batch.of(tensors)
-            for name, learner in learners.items():
-                for key, value in learner.update(seen).items():
-                    self.first[f"{name}_{key}"] = value
-            return list(self.first.values())
+            return self._step(batch.of(tensors))
 
-        inputs = self._state(), batch.tensors()
-        self.graph = make_fx(step, tracing_mode="real")(*inputs)
-        self.shapes = [x.shape for part in inputs for x in part]
-        self.rates = self._rates()
+        for learner in self.learners.values():
+            if isinstance(learner, GradientLearner):
+                for table in learner.tables:
+                    table.zero_gradient()  # there before the step, so that it is kept
+        return make_fx(step, tracing_mode="real")(self._state(), batch.tensors())
+
+    def _step(self, batch: Batch) -> list[Tensor]:
+        for name, learner in self.learners.items():
+            for key, value in learner.update(batch).items():
+                self.first[f"{name}_{key}"] = value
+        return list(self.first.values())
 
     def fits(self, batch: Batch) -> bool:
         """Whether shapes and learning rates are those that were recorded."""
@@ -102,29 +119,33 @@ class Recording:
         return shapes == self.shapes and self._rates() == self.rates
 
     def _rates(self) -> list[float]:
-        optimizers = [learner.optimizer for learner in self.learners.values()]
-        return [group["lr"] for o in optimizers if o is not None for group in o.param_groups]
+        return [group["lr"] for o in self._optimizers() for group in o.param_groups]
 
     @torch.no_grad()
-    def replay(self, batches: Iterable[Batch]) -> list[dict[str, Tensor]]:
+    def replay(self, batches: Sequence[Batch]) -> list[dict[str, Tensor]]:
         """Take a step on each batch; returns what each logs."""
-        state = self._state()
-        logs = [
-            dict(zip(self.first, self.graph(state, batch.tensors()), strict=True))
-            for batch in batches
-        ]
+        logs = [dict(zip(self.first, values, strict=True)) for values in self._run(batches)]
         for learner in self.learners.values():
             learner.estimator.stepped(learner.network)
         return logs
 
+    def _run(self, batches: Sequence[Batch]) -> Iterator[list[Tensor]]:
+        state = self._state()
+        for batch in batches:
+            yield self.graph(state, batch.tensors())
+
+    def _optimizers(self) -> list[ReplicaAdam]:
+        return [x.optimizer for x in self.learners.values() if x.optimizer is not None]
+
+    def _tables(self) -> list[ReplicaEmbedding]:
+        networks = next(iter(self.learners.values())).estimator.networks
+        return [m for m in networks.modules() if isinstance(m, ReplicaEmbedding)]
+
     def _state(self) -> list[Tensor]:
         """Every tensor that outlives a step."""
-        players = list(self.learners.values())
-        networks = players[0].estimator
-        state = [*networks.parameters(), *networks.bins.buffers(), *networks.networks.buffers()]
-        for player in players:
-            if player.optimizer is not None:
-                moments = player.optimizer.state.values()
-                state += [x for parameter in moments for x in parameter.values()]
-        tables = [m for m in networks.networks.modules() if isinstance(m, ReplicaEmbedding)]
-        return state + [t.kept_gradient for t in tables if t.kept_gradient is not None]
+        estimator = next(iter(self.learners.values())).estimator
+        state = [*estimator.parameters(), *estimator.bins.buffers(), *estimator.networks.buffers()]
+        for optimizer in self._optimizers():
+            for moments in optimizer.state.values():
+                state += moments.values()
+        return state + [t.kept_gradient for t in self._tables() if t.kept_gradient is not None]

@@ -1,5 +1,6 @@
 """What both LightningModules share: run a list of learners, in order, on counter-based batches."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import lightning as L  # noqa: N812
 import torch
 from torch import Tensor
 
+from upo.compiled import CompiledStep, CompilerError, compiling_pays
 from upo.errors import InputError
 from upo.estimator import Estimator
 from upo.learners.base import Learner
@@ -92,6 +94,7 @@ class StageModule(L.LightningModule):
         self.first_epoch = 0  # where a resumed run takes up
         self.epoch_logs: dict[str, Tensor] = {}  # means over the epoch so far, [R] each
         self.replay: bool | None = None  # whether to record a step; None where it pays
+        self.compiled: bool | None = None  # whether to compile it; None where it pays
         self._recording: Recording | None = None
 
     @property
@@ -144,12 +147,27 @@ class StageModule(L.LightningModule):
         """Take a step on each batch; returns what each logs, ``[R]`` by name."""
         if self._recording is not None and self._recording.fits(batches[0]):
             return self._recording.replay(batches)
-        self._recording = None
-        logs = [self._step(batches[0])]  # a first step makes the moments that a recording needs
-        if len(batches) > 1 and self._replays():
-            self._recording = Recording(self.learners, batches[1])
-            return [*logs, self._recording.first, *self._recording.replay(batches[2:])]
-        return [*logs, *map(self._step, batches[1:])]
+        kind, self._recording = self._recorder(), None
+        if kind is None:
+            return [self._step(batch) for batch in batches]
+        logs = []
+        if not kind.ready(self.learners):
+            logs, batches = [self._step(batches[0])], batches[1:]
+        if batches:
+            self._recording = self._record(kind, batches[0])
+            logs += [self._recording.first] * self._recording.taken
+            logs += self._recording.replay(batches[self._recording.taken :])
+        return logs
+
+    def _record(self, kind: type[Recording], batch: Batch) -> Recording:
+        try:
+            return kind(self.learners, batch)
+        except CompilerError as error:
+            if self.compiled:
+                raise
+            warnings.warn(f"Steps run uncompiled: {error}", stacklevel=2)
+            self.compiled = False
+            return Recording(self.learners, batch)
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         logs = {}
@@ -158,13 +176,21 @@ class StageModule(L.LightningModule):
                 logs[f"{name}_{key}"] = value
         return logs
 
-    def _replays(self) -> bool:
-        """Whether a step is recorded: where it may be, and pays or is asked for."""
-        to_come = (self.plan.epochs - self.epoch) * self.steps_per_epoch
-        wanted = to_come >= LEAST_STEPS if self.replay is None else self.replay
+    def _recorder(self) -> type[Recording] | None:
+        """How steps are repeated, where that is possible and pays or is asked for."""
         # where every step sees all of D, results of frozen networks are kept from step to step
         whole = self.sampler.pair_batch == self.estimator.space.n_pairs
-        return wanted and not whole and replayable(self.learners.values())
+        if whole or not replayable(self.learners.values()):
+            return None
+        # counted from the start of the stage: a resumed run must come to the same answer
+        steps = self.plan.epochs * self.steps_per_epoch
+        batch = self.sampler.observed_batch + self.sampler.pair_batch
+        pays = compiling_pays(steps, self.estimator.space.replicas * batch, self.device)
+        if pays if self.compiled is None else self.compiled:
+            return CompiledStep
+        to_come = steps - self.epoch * self.steps_per_epoch
+        wanted = to_come >= LEAST_STEPS if self.replay is None else self.replay
+        return Recording if wanted else None
 
     def on_train_epoch_end(self) -> None:
         self.log_dict({k: v.mean() for k, v in self.epoch_logs.items()})
