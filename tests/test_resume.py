@@ -191,3 +191,43 @@ def test_two_processes_killed_while_they_train_end_as_if_they_were_not(tmp_path)
     done = launch(run, f"resume={run}")
     assert done.returncode == 0, done.stderr
     check(run, whole)
+
+
+def torchrun(*overrides):
+    """Two processes of ``train.py``; torchrun gives each a group of its own."""
+    flags = ["--standalone", "--nproc-per-node=2"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", *flags, "train.py", *overrides],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+
+
+def ended(process):
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+
+
+def test_a_run_of_torchrun_killed_after_a_checkpoint_ends_as_if_it_was_not(tmp_path):
+    two = [*SMALL, "trainer.devices=2", "figures=false"]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    ended(torchrun(*two, f"hydra.run.dir={whole}"))
+    process = torchrun(*two, f"hydra.run.dir={run}")
+    while process.poll() is None and not list((run / "checkpoints").glob("[!.]*")):
+        time.sleep(0.001)
+    found = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    )
+    workers = [int(number) for number in found.stdout.split()]
+    for group in (process.pid, *workers):
+        os.killpg(group, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert len(workers) == 2
+    assert not (run / "results.csv").exists()  # the kill came in time
+    readable(run)
+    ended(torchrun(f"resume={run}"))
+    check(run, whole)

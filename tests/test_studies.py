@@ -16,18 +16,53 @@ from upo.learners.residuals import bias_weight, expected_gap, variance_weight
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
-ROWS = sorted(path.stem for path in (CONF / "row").glob("*.yaml"))
+ROWS, PUBLISHED = (
+    sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in ("row", "published")
+)
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
+def settings_of(config, name):
+    """The estimator's settings, its stages checked against its learners."""
+    estimator = OmegaConf.to_container(config.estimator, resolve=True)
+    assert estimator["name"] == name
+    for plan in filter(None, estimator["stages"].values()):
+        assert {*plan.get("first", []), *plan["learners"]} <= set(estimator["learners"])
+    return estimator
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_of_the_study_composes(row):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", overrides=["experiment=table1", f"row={row}"])
-    estimator = OmegaConf.to_container(config.estimator, resolve=True)
-    assert estimator["name"] == row
-    for plan in filter(None, estimator["stages"].values()):
-        assert {*plan.get("first", []), *plan["learners"]} <= set(estimator["learners"])
-    assert config.estimator.networks.prediction.dim == 8  # the study's own settings hold
+    config = composed("experiment=table1", f"row={row}")
+    settings = settings_of(config, row)
+    assert settings["networks"]["prediction"]["dim"] == 8  # the study's own settings hold
+
+
+@pytest.mark.parametrize("row", PUBLISHED)
+def test_every_row_of_the_published_set_up_composes(row):
+    config = composed("experiment=table1_published", f"published={row}")
+    settings = settings_of(config, row)
+    assert config.diagnostics == "table1_compat"
+    assert config.dataset.all_cells
+    assert config.dataset.protocol == "as_published"
+    assert settings["learners"]["propensity"]["loss"]["_target_"].endswith("squared_error")
+    assert settings["learners"]["prediction"]["objective"]["dr_form"] == "public"
+    debias = settings["stages"]["debias"]
+    drawn = debias["steps"] * debias["observed_batch"]
+    assert drawn == pytest.approx(15 * 60_650, rel=0.01)  # as many epochs of p = .4 in all rows
+
+
+def test_figure3_draws_both_datasets_with_the_settings_of_their_studies():
+    studies = OmegaConf.load(CONF / "experiment" / "figure3.yaml").hydra.sweeper.params.study
+    coat, films = (composed("experiment=figure3", f"study={name}") for name in studies.split(","))
+    assert (coat.dataset.name, films.dataset.name) == ("coat", "ml100k")
+    assert coat.estimator == composed("dataset=coat", "estimator=upo_dr").estimator
+    assert films.estimator == composed("experiment=table1", "row=upo_dr").estimator
+    assert films.dataset == composed("experiment=table1", "dataset.p=0.5").dataset
 
 
 def test_table1_names_every_row_and_figure1_only_rows_of_table1():
@@ -37,6 +72,8 @@ def test_table1_names_every_row_and_figure1_only_rows_of_table1():
     rows = set(table1.hydra.sweeper.params.row.split(","))
     assert rows == set(ROWS)
     assert set(figure1.hydra.sweeper.params.row.split(",")) <= rows
+    published = OmegaConf.load(CONF / "experiment" / "table1_published.yaml").hydra.sweeper.params
+    assert published.published.split(",") == PUBLISHED
 
 
 def study(tmp_path, *overrides):

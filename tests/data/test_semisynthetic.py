@@ -285,6 +285,19 @@ def test_batches_of_d_leave_the_held_out_cells_out(tmp_path):
     assert space.truth is study.data.truth
 
 
+def test_held_out_cells_may_count_as_unobserved(tmp_path):
+    corrected, study = small_study(tmp_path), small_study(tmp_path, all_cells=True)
+    space = study.pair_space([0], 0.0)
+    assert space.n_pairs == 60 * 40
+    assert torch.equal(study.data.train.keys, corrected.data.train.keys)  # the log is the same
+    assert torch.equal(study.data.test.keys, corrected.data.test.keys)
+    assert not torch.isin(study.data.test.keys, study.data.train.keys).any()
+    drawn = BatchSampler(space, "stage", 0, 60 * 40).chunk(0, 1)[0].d
+    held_out = ~corrected.data.cells.contain(drawn.users * 40 + drawn.items)
+    assert int(held_out.sum()) == 60 * 40 - len(corrected.data.cells)
+    assert not drawn.o[held_out].any()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -44,7 +44,12 @@ def log_rows(base: RatingDataModule) -> LogRows:
 
 
 def make_semisynthetic(
-    world: SemiSyntheticWorld, name: str, base: RatingData | None = None, *, features: bool = True
+    world: SemiSyntheticWorld,
+    name: str,
+    base: RatingData | None = None,
+    *,
+    features: bool = True,
+    all_cells: bool = False,
 ) -> RatingData:
     """The log on the train cells, the held-out sample, and the world itself as the truth.
 
@@ -53,6 +58,7 @@ def make_semisynthetic(
         name: Of the dataset in tables and results.
         base: Whose ids are kept, if given.
         features: Keep the features of its users and items, too.
+        all_cells: D is every cell; those held out are in it and count as unobserved.
     """
     kept = base.train if base is not None and features else None
     train, test = (
@@ -74,7 +80,7 @@ def make_semisynthetic(
         truth=world,
         user_ids=None if base is None else base.user_ids,
         item_ids=None if base is None else base.item_ids,
-        cells=world.cells,
+        cells=None if all_cells else world.cells,
     )
 
 
@@ -97,6 +103,7 @@ class SemiSyntheticDataModule(RatingDataModule):
         protocol: str = "corrected",
         completion: Completion | None = None,
         features: bool = True,
+        all_cells: bool = False,
         cache_dir: str = "cache",
         k: int = 5,
     ) -> None:
@@ -112,7 +119,8 @@ class SemiSyntheticDataModule(RatingDataModule):
         self._name, self._p, self._seed = name, p, world_seed
         self._shares = (train_share, test_share)
         self._as_published = protocol == "as_published"
-        self._features, self._cache_dir = features, Path(cache_dir)
+        self._features, self._all_cells = features, all_cells
+        self._cache_dir = Path(cache_dir)
 
     def read(self) -> RatingData:
         base = self.base.data
@@ -136,4 +144,6 @@ class SemiSyntheticDataModule(RatingDataModule):
             test_share=self._shares[1],
             as_published=self._as_published,
         )
-        return make_semisynthetic(world, self._name, base, features=self._features)
+        return make_semisynthetic(
+            world, self._name, base, features=self._features, all_cells=self._all_cells
+        )
