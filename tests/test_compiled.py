@@ -79,6 +79,13 @@ def test_asked_for_without_a_working_compiler_it_says_so(monkeypatch):
         run(make_compiled())
 
 
+def test_asked_for_where_steps_cannot_be_recorded_it_says_so_once():
+    module = make_compiled(pair_batch=10**6)
+    with pytest.warns(UserWarning, match="steps of 'debias' run one by one") as said:
+        run(module)
+    assert len(said) == 1
+
+
 def test_it_is_compiled_where_that_pays(monkeypatch):
     monkeypatch.setattr(compiled, "compiler_found", lambda: True)
     assert compiling_pays(LEAST_STEPS, 10, CPU)

@@ -167,6 +167,9 @@ def test_a_run_killed_while_it_writes_a_file_leaves_none_unfinished(tmp_path, re
     check(tmp_path / "run", reference[0])
 
 
+TWO = [*SMALL, "trainer.devices=2", "figures=false", "estimator.stages.debias.epochs=4"]
+
+
 def launch(folder, *overrides, kill=""):
     """Two processes started by Lightning, in a group of their own."""
     environment = {**os.environ, "LAUNCHED_FOLDER": str(folder), "LAUNCHED_KILL": kill}
@@ -181,20 +184,8 @@ def launch(folder, *overrides, kill=""):
     )
 
 
-def test_two_processes_killed_while_they_train_end_as_if_they_were_not(tmp_path):
-    two = [*SMALL, "trainer.devices=2", "figures=false", "estimator.stages.debias.epochs=4"]
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    assert launch(whole, *two, f"hydra.run.dir={whole}").returncode == 0
-    dead = launch(run, *two, f"hydra.run.dir={run}", kill="debias.pt:2")
-    assert dead.returncode == -signal.SIGKILL
-    readable(run)
-    done = launch(run, f"resume={run}")
-    assert done.returncode == 0, done.stderr
-    check(run, whole)
-
-
 def torchrun(*overrides):
-    """Two processes of ``train.py``; torchrun gives each a group of its own."""
+    """Two processes of ``train.py``, started by torchrun with a group for each."""
     flags = ["--standalone", "--nproc-per-node=2"]
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *flags, "train.py", *overrides],
@@ -212,22 +203,35 @@ def ended(process):
     assert process.returncode == 0, errors
 
 
-def test_a_run_of_torchrun_killed_after_a_checkpoint_ends_as_if_it_was_not(tmp_path):
-    two = [*SMALL, "trainer.devices=2", "figures=false"]
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    ended(torchrun(*two, f"hydra.run.dir={whole}"))
-    process = torchrun(*two, f"hydra.run.dir={run}")
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """A run of two processes that was never killed."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    ended(torchrun(*TWO, f"hydra.run.dir={folder}"))
+    return folder
+
+
+def test_two_processes_killed_while_they_train_end_as_if_they_were_not(tmp_path, of_two):
+    run = tmp_path / "run"
+    dead = launch(run, *TWO, f"hydra.run.dir={run}", kill="debias.pt:2")
+    assert dead.returncode == -signal.SIGKILL
+    readable(run)
+    done = launch(run, f"resume={run}")
+    assert done.returncode == 0, done.stderr
+    check(run, of_two)
+
+
+def test_torchrun_killed_after_its_first_checkpoint_ends_as_if_it_was_not(tmp_path, of_two):
+    run = tmp_path / "run"
+    process = torchrun(*TWO, f"hydra.run.dir={run}")
     while process.poll() is None and not list((run / "checkpoints").glob("[!.]*")):
         time.sleep(0.001)
-    found = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
-    )
-    workers = [int(number) for number in found.stdout.split()]
-    for group in (process.pid, *workers):
+    workers = subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()
+    for group in (process.pid, *map(int, workers)):
         os.killpg(group, signal.SIGKILL)
     process.communicate(timeout=60)
     assert len(workers) == 2
     assert not (run / "results.csv").exists()  # the kill came in time
     readable(run)
     ended(torchrun(f"resume={run}"))
-    check(run, whole)
+    check(run, of_two)

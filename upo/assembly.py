@@ -1,6 +1,7 @@
 """From a composed configuration to networks, learners and stages."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hydra.utils import instantiate
@@ -73,7 +74,7 @@ def build_stage(
                 f"estimator.stages.{name} names learner {player!r}; estimator.learners defines "
                 f"{list(config.learners)}."
             )
-        learners[player] = instantiate(config.learners[player])(estimator)
+        learners[player] = _bare(instantiate(config.learners[player])(estimator))
     stage: dict[str, Any] = {
         "estimator": estimator,
         "learners": learners,
@@ -83,3 +84,18 @@ def build_stage(
     if module == "debiasing":
         stage["protocol"] = protocol
     return MODULES[module](**stage)
+
+
+def _bare(part: Any) -> Any:
+    """A part whose functions are called without Hydra's check of them, 0.15 ms at every call.
+
+    They were checked when they were made from the configuration.
+    """
+    if isinstance(part, partial):
+        return partial(part.func, *part.args, **part.keywords)
+    if isinstance(part, dict):
+        part.update({key: _bare(inner) for key, inner in part.items()})
+    elif type(part).__module__.startswith("upo.learners."):
+        for name, inner in vars(part).items():
+            setattr(part, name, _bare(inner))
+    return part

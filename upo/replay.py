@@ -45,7 +45,7 @@ REPLAYABLE: tuple[type, ...] = (
     *(ClippedPropensity, PseudoLabel, Residual, DirectError, Bins),
     *(MatrixFactorization, NeuralCollaborativeFiltering, AdditivePropensity, Adversary),
     *(ConstantImputation, ReplicaEmbedding, ReplicaAdam),
-    *(FunctionType, BuiltinFunctionType, partial, Tensor, nn.Parameter),
+    *(FunctionType, BuiltinFunctionType, Tensor, nn.Parameter),
     *(bool, int, float, str, type(None)),
 )
 
@@ -66,6 +66,8 @@ def _known(part: object, estimator: Estimator) -> bool:
         return all(_known(inner, estimator) for inner in part.values())
     if isinstance(part, list | tuple):
         return all(_known(inner, estimator) for inner in part)
+    if isinstance(part, partial):  # Hydra has a subclass of its own
+        return _known([part.func, *part.args, part.keywords], estimator)
     return part is estimator or type(part) in REPLAYABLE
 
 

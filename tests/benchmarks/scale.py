@@ -2,16 +2,15 @@
 
 Generates a skewed log of integer (or text) ids, reads it as ``dataset=table`` does, and times the
 steps of each stage, in turns with those of the same tables and batches on a thousandth of the
-observed pairs. ``--train STEPS`` runs the same log through ``train.py``. ``--grow`` keeps the
-observed pairs and lets |D| grow a thousandfold. Each size is a process of its own, as a peak of
-memory is never forgotten.
+observed pairs; ``--steps 0`` only reads. ``--train STEPS`` runs the same log through ``train.py``.
+``--grow`` keeps the observed pairs and lets |D| grow a thousandfold. Each size is a process of its
+own, as a peak of memory is never forgotten.
 """
 
 import argparse
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -45,8 +44,9 @@ GROWTH = (1, 32, 1000)  # of |D|
 
 
 def peak() -> float:
-    """Peak of this process's resident memory in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak of this process's resident memory in MiB; ``ru_maxrss`` may be that of its parent."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def blocks(o: argparse.Namespace) -> Iterator[pa.Table]:
@@ -138,6 +138,8 @@ def world(o: argparse.Namespace) -> dict[str, Any]:
     result["read"] = [time.perf_counter() - before[0], time.process_time() - before[1]]
     result["read_peak"] = peak()
     result["report"] = report(data)
+    if not o.steps:
+        return result
     full = Steps(data, o)
     for name in full.stages:
         full.take(name, 0)
@@ -172,7 +174,8 @@ def child(o: argparse.Namespace, *more: str) -> dict[str, Any]:
     given = [f"--{name}={getattr(o, name)}" for name in names]
     command = [sys.executable, __file__, *given, *more]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def say(text: str) -> None:
@@ -214,14 +217,16 @@ def compare(o: argparse.Namespace) -> None:
         write(path, o)
         say(f"{path.name}: {path.stat().st_size / 2**20:,.0f} MiB")
         result = child(o, f"--world={path}")
-        full, thin = result["worlds"]
         say(result["report"])
         say("read: {:.1f} s wall, {:.1f} s CPU".format(*result["read"]))
         say(
             f"peak memory: {result['start']:,.0f} MiB after imports, {result['read_peak']:,.0f} "
-            f"after reading, {result['peak']:,.0f} after training; {full['parameters']:,} "
-            f"parameters"
+            f"after reading"
         )
+        if not o.steps:
+            return
+        full, thin = result["worlds"]
+        say(f"{result['peak']:,.0f} MiB after training; {full['parameters']:,} parameters")
         for one in (full, thin):
             say(f"{one['observed']:,} observed pairs: {said_times(one)}")
         for stage, (wall, cpu) in full["times"].items():
@@ -246,7 +251,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("users", 50_000), ("items", 5_000), ("pairs", 1_000_000)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--steps", type=int, default=20, help="of each stage that are timed")
+    parser.add_argument("--steps", type=int, default=20, help="of each stage; 0 reads only")
     parser.add_argument("--estimator", default="upo_dr")
     parser.add_argument("--dim", type=int, default=16, help="of every embedding table")
     parser.add_argument("--batch", type=int, default=512, help="rows of O and pairs of D")

@@ -15,6 +15,7 @@ from upo.learners.base import Learner
 from upo.pairs import Batch, BatchSampler
 from upo.replay import LEAST_STEPS, Recording, replayable
 
+UNRECORDED = "run one by one; upo.replay.REPLAYABLE lists what can be recorded and compiled."
 CHUNK_STEPS = 128
 CHUNK_PAIRS = 2**22  # pairs whose indices are held at once
 
@@ -181,6 +182,9 @@ class StageModule(L.LightningModule):
         # where every step sees all of D, results of frozen networks are kept from step to step
         whole = self.sampler.pair_batch == self.estimator.space.n_pairs
         if whole or not replayable(self.learners.values()):
+            if self.compiled:
+                warnings.warn(f"compile=true: steps of {self.stage!r} {UNRECORDED}", stacklevel=2)
+                self.compiled = None
             return None
         # counted from the start of the stage: a resumed run must come to the same answer
         steps = self.plan.epochs * self.steps_per_epoch
