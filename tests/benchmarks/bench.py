@@ -48,6 +48,7 @@ def python(*arguments: str, quiet: bool = False) -> tuple[float, float]:
         [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL if quiet else None
     )
     _, status, usage = os.wait4(done.pid, 0)
+    done.returncode = os.waitstatus_to_exitcode(status)
     if status:
         raise SystemExit(f"{' '.join(arguments)} failed; see above.")
     return time.perf_counter() - start, usage.ru_maxrss / 1024

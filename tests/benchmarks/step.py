@@ -5,7 +5,8 @@ All contenders run in one process and in turns, and a time is the least over the
 - ``bare``: a script for one seed, with ``torch.optim.Adam`` as the field's scripts have it;
 - ``fused``: the same with Adam's fused kernel, the strongest form of it and the yardstick;
 - ``step``: a stage of this project, each step through its learners;
-- ``replay``: the same with the step recorded once and replayed (``trainer.replay``).
+- ``replay``: the same with the step recorded once and replayed (``trainer.replay``);
+- ``compiled``: the recorded step as machine code (``compile``).
 """
 
 import argparse
@@ -26,10 +27,10 @@ from benchmarks.settings import SETTINGS, Setting, generated_log, make_module
 from upo.allocator import freed_memory_kept
 
 HEAD = (
-    f"{'':8} {'':6} {'':3} {'wall ms':>9} {'cpu ms /':>9} {'x fused':>7} {'x fused':>7} "
-    f"{'sampling':>8} {'peak':>6}\n"
-    f"{'size':8} {'loop':6} {'R':>3} {'/ R-step':>9} {'R-step':>9} {'wall':>7} {'cpu':>7} "
-    f"{'of step':>8} {'MiB':>6}\n"
+    f"{'':8} {'':8} {'':3} {'wall ms':>9} {'cpu ms /':>9} {'x fused':>7} {'x fused':>7} "
+    f"{'sampling':>8} {'peak':>6} {'':>7}\n"
+    f"{'size':8} {'loop':8} {'R':>3} {'/ R-step':>9} {'R-step':>9} {'wall':>7} {'cpu':>7} "
+    f"{'of step':>8} {'MiB':>6} {'start s':>7}\n"
 )
 
 
@@ -39,6 +40,7 @@ class Timing:
 
     wall: float = float("inf")
     cpu: float = float("inf")
+    start: float = 0.0  # seconds of the first steps, with what is made once
 
     def take(self, run: Callable[[], object], steps: int) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
@@ -52,19 +54,23 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(s: Setting, replicas: int, turns: int, most: int | None) -> list[str]:
+def measure(
+    s: Setting, replicas: int, turns: int, most: int | None, ours: tuple[str, ...]
+) -> list[str]:
     """Rows of the table at one size."""
     log = generated_log(s)
     steps = most or (64 if s.batch < 1000 else 8)
     loops = {name: BareLoop(s, *log, fused=name == "fused" or None) for name in ("bare", "fused")}
-    times = {name: Timing() for name in (*loops, "step", "replay", "drawing")}
+    times = {name: Timing() for name in (*loops, *ours, "drawing")}
     alone = peak()
     with freed_memory_kept():
-        modules = {name: make_module(s, *log, replicas) for name in ("step", "replay")}
+        modules = {name: make_module(s, *log, replicas) for name in ours}
         size = min(modules["step"].train_dataloader().size, steps, max(2, 4 * steps // replicas))
         for name, module in modules.items():
-            module.replay = name == "replay"
+            module.replay, module.compiled = name == "replay", name == "compiled"
+            start = time.perf_counter()
             module.training_step((0, 3), 0)  # make what is made once: moments, the recording
+            times[name].start = time.perf_counter() - start
         for turn in range(turns):
             for name, module in modules.items():
                 chunk = (3 + turn * size, size)
@@ -81,9 +87,9 @@ def row(size: str, loop: str, replicas: int, times: dict[str, Timing], memory: f
     t, bare = times[loop], times["fused"]
     share = "" if loop in ("bare", "fused") else f"{times['drawing'].cpu / t.cpu:.0%}"
     return (
-        f"{size:8} {loop:6} {replicas:3d} {t.wall / replicas:9.3f} {t.cpu / replicas:9.3f} "
+        f"{size:8} {loop:8} {replicas:3d} {t.wall / replicas:9.3f} {t.cpu / replicas:9.3f} "
         f"{t.wall / replicas / bare.wall:7.2f} {t.cpu / replicas / bare.cpu:7.2f} {share:>8} "
-        f"{memory:6.0f}"
+        f"{memory:6.0f} {t.start:7.1f}"
     )
 
 
@@ -113,12 +119,13 @@ def main(arguments: list[str] | None = None) -> None:
         if options.only not in (None, s.name):
             continue
         for replicas in [1] if options.quick else options.replicas:
-            need = s.gib(replicas) * 2  # two stacks in turns
+            ours = ("step", "replay") if options.quick else ("step", "replay", "compiled")
+            need = s.gib(replicas) * len(ours)  # stacks in turns
             if need > available_gib() / 1.5:
                 sys.stdout.write(f"{s.name:8} R = {replicas} skipped: it needs {need:.0f} GiB\n")
                 continue
             turns = 1 if options.quick else options.turns
-            rows = measure(s, replicas, turns, 2 if options.quick else None)
+            rows = measure(s, replicas, turns, 2 if options.quick else None, ours)
             sys.stdout.write("\n".join(rows) + "\n")
             sys.stdout.flush()
 
