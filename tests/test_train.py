@@ -111,6 +111,10 @@ def test_comparison_prints_both_side_by_side(monkeypatch, tmp_path, capsys):
 WRONG = {
     "unknown dataset": (["dataset=nothing"], "nothing"),
     "unknown estimator": (["estimator=best"], "best"),
+    "number for a name": (["dataset=5"], "dataset=5 is unknown; known are coat, "),
+    "one unknown of several": (["-m", "estimator=ips,best"], "estimator=best is unknown"),
+    "number for beta": (["beta=5"], "known are auto"),
+    "compile": (["compile=fast"], "compile must be auto, true or false, got 'fast'"),
     "unknown key": (["estimator.foo=1"], "foo"),
     "unknown top-level key": (["seed=1"], "seed"),
     "wrong type": (["progress=perhaps"], "perhaps"),

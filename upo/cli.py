@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -108,6 +109,23 @@ def _take_up(argv: list[str]) -> None:
     argv.append("hydra.output_subdir=null")  # the record of the first start stays as it is
 
 
+def _check_choices(argv: list[str], conf: Path) -> None:
+    """Refuse names that a configuration group does not have, which Hydra answers at length.
+
+    Raises:
+        InputError: If there is one.
+    """
+    for word in argv[1:]:
+        group, equals, value = word.partition("=")
+        names = value.split(",")
+        if not (equals and (conf / group).is_dir() and group.isidentifier()):
+            continue
+        known = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+        for name in names:
+            if re.fullmatch(r"[\w.-]+", name) and name not in (*known, "null"):
+                raise InputError(f"{group}={name} is unknown; known are {', '.join(known)}.")
+
+
 def _note_once(argv: list[str]) -> None:
     """Let the first process alone write Hydra's record and log of a run."""
     number = next(
@@ -134,6 +152,7 @@ def main(config_path: str) -> None:
     """
     quiet()
     sentences(lambda: _take_up(sys.argv))
+    sentences(lambda: _check_choices(sys.argv, Path(config_path)))
     _note_once(sys.argv)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come to us, not to a traceback
 

@@ -19,7 +19,14 @@ from upo.benchmark import CONF, all_estimators
 from upo.cli import cause, quiet
 from upo.errors import InputError
 
-GROUPS = ("propensity", "protocol", "trainer", "experiment")  # chosen by name, as in train.py
+GROUPS = (
+    "propensity",
+    "protocol",
+    "trainer",
+    "experiment",
+    "beta",
+    "variant",
+)  # chosen by name, as in train.py
 ARGUMENTS = {
     "dataset.train": "train",
     "dataset.test": "test",
@@ -62,7 +69,9 @@ def composed_run(estimator: str | None, settings: Mapping[str, Any]) -> DictConf
             choices.append(_choice(key, value, known))
         elif key in ARGUMENTS:
             raise InputError(f"{key} is not an override here; give the argument {ARGUMENTS[key]}=.")
-        elif key == "seeds" or key.startswith(("estimator.", "trainer.", "protocol.", "dataset.")):
+        elif key in ("seeds", "compile") or key.startswith(
+            ("estimator.", "trainer.", "protocol.", "dataset.")
+        ):
             values[key] = _grammar(key, value)
         else:
             raise InputError(

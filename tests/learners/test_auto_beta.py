@@ -189,6 +189,14 @@ def test_processes_agree_with_one(tmp_path):
 GAME = ["propensity=upo_auto", "estimator.networks.beta.window=12", "seeds=[3,8]"]
 
 
+@pytest.mark.parametrize("row", ["upo_dr", "upo_ips"])
+def test_beta_auto_is_the_propensity_of_that_name(row):
+    from small_estimators import configure
+
+    assert configure(row, "beta=auto").estimator == configure(row, "propensity=upo_auto").estimator
+    assert configure(row).estimator != configure(row, "beta=auto").estimator
+
+
 def run(folder, *overrides):
     # imported here: the processes spawned above import this module and need none of it
     from small_estimators import configure, short_stages
