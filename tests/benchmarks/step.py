@@ -1,6 +1,6 @@
 """Milliseconds of a joint UPO-DR training step, against a bare PyTorch loop of the same maths.
 
-All contenders run in one process and in turns, and a time is the least over the turns:
+The scripts run first, then this project's loops in turns; a time is the least over the turns:
 
 - ``bare``: a script for one seed, with ``torch.optim.Adam`` as the field's scripts have it;
 - ``fused``: the same with Adam's fused kernel, the strongest form of it and the yardstick;
@@ -62,6 +62,10 @@ def measure(
     steps = most or (64 if s.batch < 1000 else 8)
     loops = {name: BareLoop(s, *log, fused=name == "fused" or None) for name in ("bare", "fused")}
     times = {name: Timing() for name in (*loops, *ours, "drawing")}
+    # first, while the process is as a script's: what follows changes how memory is kept
+    for _ in range(turns):
+        for name, loop in loops.items():
+            times[name].take(lambda b=loop: b.run(steps), steps)
     alone = peak()
     with freed_memory_kept():
         modules = {name: make_module(s, *log, replicas) for name in ours}
@@ -76,9 +80,6 @@ def measure(
                 chunk = (3 + turn * size, size)
                 times[name].take(lambda m=module, c=chunk: m.training_step(c, 0), size)
             times["drawing"].take(lambda m=module, c=chunk: m.sampler.chunk(*c), size)
-    for _ in range(turns):
-        for name, loop in loops.items():
-            times[name].take(lambda b=loop: b.run(steps), steps)
     rows = [row(s.name, name, 1, times, alone) for name in loops]
     return rows + [row(s.name, name, replicas, times, peak()) for name in modules]
 
