@@ -8,7 +8,14 @@ from test_replay import EACH, assert_same, make_module, run
 from worlds import parameters
 
 from upo import compiled
-from upo.compiled import LEAST_PAIRS, LEAST_STEPS, CompiledStep, CompilerError, compiling_pays
+from upo.compiled import (
+    LEAST_PAIRS,
+    LEAST_STEPS,
+    MOST_PARAMETERS,
+    CompiledStep,
+    CompilerError,
+    compiling_pays,
+)
 from upo.errors import InputError
 from upo.experiment import switch
 from upo.replay import Recording
@@ -88,12 +95,17 @@ def test_asked_for_where_steps_cannot_be_recorded_it_says_so_once():
 
 def test_it_is_compiled_where_that_pays(monkeypatch):
     monkeypatch.setattr(compiled, "compiler_found", lambda: True)
-    assert compiling_pays(LEAST_STEPS, 10, CPU)
-    assert compiling_pays(1000, -(-LEAST_PAIRS // 1000), CPU)
-    assert not compiling_pays(1000, 1000, CPU)
-    assert not compiling_pays(LEAST_STEPS, 10, torch.device("cuda"))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    few, many = MOST_PARAMETERS // 2, MOST_PARAMETERS // 2 + 1  # for two threads
+    assert compiling_pays(LEAST_STEPS, 10, few, CPU)
+    assert not compiling_pays(LEAST_STEPS, 10, many, CPU)
+    assert compiling_pays(1000, -(-LEAST_PAIRS // 1000), few, CPU)
+    assert not compiling_pays(1000, 1000, few, CPU)
+    assert not compiling_pays(LEAST_STEPS, 10, few, torch.device("cuda"))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert compiling_pays(LEAST_STEPS, 10, many, CPU)
     monkeypatch.setattr(compiled, "compiler_found", lambda: False)
-    assert not compiling_pays(LEAST_STEPS, 10, CPU)
+    assert not compiling_pays(LEAST_STEPS, 10, few, CPU)
 
 
 def test_a_resumed_stage_decides_as_the_killed_one():

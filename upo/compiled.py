@@ -17,6 +17,8 @@ from upo.replay import Recording
 
 # Compiling takes some 20 seconds, and saves about 1 ms a step or 0.5 microseconds a pair.
 LEAST_STEPS, LEAST_PAIRS = 15_000, 60_000_000
+# With more, several threads gain more in Adam's pass than the compiler does in one.
+MOST_PARAMETERS = 6_000_000  # over the number of threads; one thread has no such limit
 
 # With several threads the rows of a gradient would be added in a random order.
 OPTIONS = {"cpp.threads": 1}
@@ -26,15 +28,18 @@ class CompilerError(InputError):
     """A step could not be compiled here."""
 
 
-def compiling_pays(steps: int, pairs: int, device: torch.device) -> bool:
+def compiling_pays(steps: int, pairs: int, parameters: int, device: torch.device) -> bool:
     """Whether compiling saves more time than it takes.
 
     Args:
         steps: Steps of the stage, at most.
         pairs: Rows and pairs of all replicas in a step.
+        parameters: Of all replicas.
         device: Where they are taken; only the CPU's code is compiled unasked.
     """
     worth = steps >= LEAST_STEPS or steps * pairs >= LEAST_PAIRS
+    threads = torch.get_num_threads()
+    worth = worth and (threads == 1 or parameters * threads <= MOST_PARAMETERS)
     return worth and device.type == "cpu" and compiler_found()
 
 

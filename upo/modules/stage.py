@@ -189,7 +189,9 @@ class StageModule(L.LightningModule):
         # counted from the start of the stage: a resumed run must come to the same answer
         steps = self.plan.epochs * self.steps_per_epoch
         batch = self.sampler.observed_batch + self.sampler.pair_batch
-        pays = compiling_pays(steps, self.estimator.space.replicas * batch, self.device)
+        replicas = self.estimator.space.replicas
+        parameters = replicas * self.estimator.parameters_per_replica
+        pays = compiling_pays(steps, replicas * batch, parameters, self.device)
         if pays if self.compiled is None else self.compiled:
             return CompiledStep
         to_come = steps - self.epoch * self.steps_per_epoch
