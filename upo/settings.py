@@ -19,14 +19,8 @@ from upo.benchmark import CONF, all_estimators
 from upo.cli import cause, quiet
 from upo.errors import InputError
 
-GROUPS = (
-    "propensity",
-    "protocol",
-    "trainer",
-    "experiment",
-    "beta",
-    "variant",
-)  # chosen by name, as in train.py
+# chosen by name, as in train.py
+GROUPS = ("propensity", "protocol", "trainer", "experiment", "beta", "variant")
 ARGUMENTS = {
     "dataset.train": "train",
     "dataset.test": "test",
