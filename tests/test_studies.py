@@ -16,8 +16,9 @@ from upo.learners.residuals import bias_weight, expected_gap, variance_weight
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
-ROWS, PUBLISHED = (
-    sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in ("row", "published")
+ROWS, PUBLISHED, LEVERS = (
+    sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    for group in ("row", "published", "lever")
 )
 
 
@@ -53,7 +54,26 @@ def test_every_row_of_the_published_set_up_composes(row):
     assert settings["learners"]["prediction"]["objective"]["dr_form"] == "public"
     debias = settings["stages"]["debias"]
     drawn = debias["steps"] * debias["observed_batch"]
-    assert drawn == pytest.approx(15 * 60_650, rel=0.01)  # as many epochs of p = .4 in all rows
+    assert drawn == pytest.approx(150 * 60_650, rel=0.01)  # as many epochs of p = .4 in all rows
+
+
+def leaves(tree, path=()):
+    """Path -> value of everything in nested settings but the estimator's name."""
+    if not isinstance(tree, dict):
+        return {path: str(tree)}
+    parts = (leaves(value, (*path, key)) for key, value in tree.items() if path or key != "name")
+    return {key: value for part in parts for key, value in part.items()}
+
+
+@pytest.mark.parametrize("lever", LEVERS)
+def test_every_lever_changes_one_thing_of_the_game(lever):
+    base = leaves(settings_of(composed("experiment=table1", "row=upo_dr"), "upo_dr"))
+    changed = leaves(settings_of(composed("experiment=levers", f"lever={lever}"), lever))
+    differing = {key for key in base | changed if base.get(key) != changed.get(key)}
+    if lever == "base":
+        assert not differing
+    else:
+        assert 1 <= len(differing) <= 3  # a decay or a class comes with what goes with it
 
 
 def test_figure3_draws_both_datasets_with_the_settings_of_their_studies():
@@ -74,6 +94,8 @@ def test_table1_names_every_row_and_figure1_only_rows_of_table1():
     assert set(figure1.hydra.sweeper.params.row.split(",")) <= rows
     published = OmegaConf.load(CONF / "experiment" / "table1_published.yaml").hydra.sweeper.params
     assert published.published.split(",") == PUBLISHED
+    levers = OmegaConf.load(CONF / "experiment" / "levers.yaml").hydra.sweeper.params
+    assert sorted(levers.lever.split(",")) == LEVERS
 
 
 def study(tmp_path, *overrides):

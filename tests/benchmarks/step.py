@@ -1,6 +1,7 @@
 """Milliseconds of a joint UPO-DR training step, against a bare PyTorch loop of the same maths.
 
-The scripts run first, then this project's loops in turns; a time is the least over the turns:
+The scripts run first, then this project's loops in turns, or one after another where there is
+no room for all their stacks at once; a time is the least over the turns:
 
 - ``bare``: a script for one seed, with ``torch.optim.Adam`` as the field's scripts have it;
 - ``fused``: the same with Adam's fused kernel, the strongest form of it and the yardstick;
@@ -67,9 +68,27 @@ def measure(
         for name, loop in loops.items():
             times[name].take(lambda b=loop: b.run(steps), steps)
     alone = peak()
+    rows = [row(s.name, name, 1, times, alone) for name in loops]
+    for together in [ours] if s.gib(replicas) * len(ours) < room() else [(name,) for name in ours]:
+        take_turns(s, log, replicas, turns, steps, together, times)
+        rows += [row(s.name, name, replicas, times, peak()) for name in together]
+    return rows
+
+
+def take_turns(
+    s: Setting,
+    log: tuple[torch.Tensor, torch.Tensor],
+    replicas: int,
+    turns: int,
+    steps: int,
+    names: tuple[str, ...],
+    times: dict[str, Timing],
+) -> None:
+    """Time loops of this project in turns, each with a stack of its own."""
     with freed_memory_kept():
-        modules = {name: make_module(s, *log, replicas) for name in ours}
-        size = min(modules["step"].train_dataloader().size, steps, max(2, 4 * steps // replicas))
+        modules = {name: make_module(s, *log, replicas) for name in names}
+        size = min(next(iter(modules.values())).train_dataloader().size, steps)
+        size = min(size, max(2, 4 * steps // replicas))
         for name, module in modules.items():
             module.replay, module.compiled = name == "replay", name == "compiled"
             start = time.perf_counter()
@@ -80,8 +99,6 @@ def measure(
                 chunk = (3 + turn * size, size)
                 times[name].take(lambda m=module, c=chunk: m.training_step(c, 0), size)
             times["drawing"].take(lambda m=module, c=chunk: m.sampler.chunk(*c), size)
-    rows = [row(s.name, name, 1, times, alone) for name in loops]
-    return rows + [row(s.name, name, replicas, times, peak()) for name in modules]
 
 
 def row(size: str, loop: str, replicas: int, times: dict[str, Timing], memory: float) -> str:
@@ -94,9 +111,10 @@ def row(size: str, loop: str, replicas: int, times: dict[str, Timing], memory: f
     )
 
 
-def available_gib() -> float:
-    """Free memory of the machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
+def room() -> float:
+    """GiB of memory that stacks may take: two thirds of what the system could give."""
+    info = Path("/proc/meminfo").read_text()
+    return int(info.split("MemAvailable:")[1].split()[0]) / 2**20 / 1.5
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -121,8 +139,8 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         for replicas in [1] if options.quick else options.replicas:
             ours = ("step", "replay") if options.quick else ("step", "replay", "compiled")
-            need = s.gib(replicas) * len(ours)  # stacks in turns
-            if need > available_gib() / 1.5:
+            need = s.gib(replicas)  # of one stack
+            if need > room():
                 sys.stdout.write(f"{s.name:8} R = {replicas} skipped: it needs {need:.0f} GiB\n")
                 continue
             turns = 1 if options.quick else options.turns
