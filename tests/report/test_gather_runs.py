@@ -8,6 +8,7 @@ from small_reports import row, write_run
 
 from upo.errors import InputError
 from upo.report.gather import gather, read_rows, short_names, swept
+from upo.report.summary import tables
 
 
 def test_runs_multiruns_and_benchmarks_are_found_at_any_depth(tmp_path):
@@ -39,6 +40,16 @@ def test_settings_that_differ_within_an_estimator_become_columns(tmp_path):
     assert swept(frame) == ["dataset.p", "estimator.beta"]  # not copy, seeds, logger or names
     counts = frame[frame["estimator"] == "a"].groupby(["dataset.p", "estimator.beta"]).size()
     assert counts.tolist() == [2, 2, 2, 2]
+
+
+def test_a_simulated_worlds_p_is_named_even_where_it_is_the_same_in_all(tmp_path):
+    for name in ("a", "b"):
+        config = {"dataset": {"p": 0.4, "seed": 1}, "estimator": {"name": name}}
+        write_run(tmp_path / name, [row(name, seed=0)], config)
+    frame = gather([tmp_path])
+    assert swept(frame) == ["dataset.p"]
+    (summary,) = tables(frame)
+    assert summary.keys == ["estimator", "dataset.p"]
 
 
 def test_a_compared_estimator_belongs_to_its_runs_data(tmp_path):

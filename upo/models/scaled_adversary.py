@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from upo.errors import InputError
 from upo.functional.propensity import clip_propensity
 from upo.models.adversary import Adversary, unit_power
 from upo.models.replica import Sizes
@@ -28,10 +29,15 @@ class ScaledAdversary(Adversary):
         dim: Embedding size of the propensity network.
         p_min: Propensities are read inside [p_min, 1 - 1e-6] in the scale, in (0, 1).
         **settings: See ``Adversary``.
+
+    Raises:
+        InputError: If ``p_min`` is out of range.
     """
 
     def __init__(self, sizes: Sizes, *, dim: int, p_min: float = 0.01, **settings: Any) -> None:
         super().__init__(sizes, dim=dim, **settings)
+        if not 0 < p_min < 1:
+            raise InputError(f"adversary p_min must lie in (0, 1), got {p_min}; try 0.01.")
         self.p_min = p_min
 
     @torch.no_grad()

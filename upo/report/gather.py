@@ -18,6 +18,9 @@ DEFAULT_DIAGNOSTICS = "correct"
 GROUP = ["dataset", "protocol", DIAGNOSTICS]  # what one table may not mix
 TEXT = {*FIXED, DIAGNOSTICS} - {"seed"}
 CONFIGS = (Path(".hydra") / "config.yaml", Path("config.yaml"))
+WORLD = (
+    "dataset.p"  # a simulated world's setting, which rows carry even where it is the same in all
+)
 # settings that change what a run says or where, not what it measures
 ASIDE = ("seeds", "resume", "progress", "figures", "compare_with", "paths", "logger", "hydra")
 
@@ -32,7 +35,8 @@ def gather(folders: Sequence[str | Path]) -> pd.DataFrame:
         The columns of ``results.csv``, ``diagnostics`` (the definition in use; ``correct`` where a
         file has no such column), ``seconds_per_seed``, ``run`` (the folder), and for every
         setting that differs between runs of one dataset and estimator a column of its dotted key,
-        such as ``dataset.p``. Of two results for one seed and setting the newer stays.
+        such as ``dataset.p`` (that one always). Of two results for one seed and setting the newer
+        stays.
 
     Raises:
         InputError: If a folder is missing, holds no finished run, or a file is damaged.
@@ -186,7 +190,9 @@ def _add_swept(runs: Sequence[tuple[list[dict[str, Any]], dict[str, Any], Path]]
         for key, value in settings.items():
             where = (rows[0]["dataset"], rows[0]["estimator"], key)
             seen.setdefault(where, set()).add(repr(value))
-    differing = dict.fromkeys(k for (_, _, k), v in seen.items() if len(v) > 1 and "." in k)
+    differing = dict.fromkeys(
+        k for (_, _, k), v in seen.items() if k == WORLD or (len(v) > 1 and "." in k)
+    )
     kept: list[list[Any]] = []
     for key in differing:
         column = [settings.get(key) for _, settings, _ in runs]

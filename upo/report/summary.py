@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pandas as pd
 
-from upo.report.gather import DIAGNOSTICS, GROUP, short_names, swept
+from upo.report.gather import DIAGNOSTICS, GROUP, WORLD, short_names, swept
 from upo.report.table import published
 from upo.results import DIAGNOSED, FIXED, LAST, lower_is_better, spread
 
@@ -56,7 +56,7 @@ def measured(frame: pd.DataFrame) -> list[str]:
 
 def _summary(part: pd.DataFrame) -> Summary:
     dataset, protocol, definition = (str(part[column].iloc[0]) for column in GROUP)
-    settings = [key for key in swept(part) if part[key].astype(str).nunique() > 1]
+    settings = [k for k in swept(part) if k == WORLD or part[k].astype(str).nunique() > 1]
     keys, metrics = ["estimator", *settings], measured(part)
     rows = []
     for values, runs in part.groupby(keys, sort=True, dropna=False):
