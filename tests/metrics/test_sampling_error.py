@@ -115,6 +115,12 @@ def test_blocks_merge():
     x = torch.randn(2, 30, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 5
     merged = se.merged(se.merged(se.stratum(x[:, :7]), se.stratum(x[:, 7:8])), se.stratum(x[:, 8:]))
     once = se.stratum(x)
+    nothing = se.stratum(x[:, :0])
+    assert se.merged(nothing, nothing).rows == 0
+    for both in (se.merged(nothing, once), se.merged(once, nothing)):
+        assert both.rows == once.rows
+        assert torch.equal(both.mean, once.mean)
+        assert torch.equal(both.scatter, once.scatter)
     assert merged.rows == once.rows
     # float64 rounding only
     torch.testing.assert_close(merged.mean, once.mean, rtol=1e-13, atol=0)
@@ -122,8 +128,10 @@ def test_blocks_merge():
 
 
 def test_what_cannot_be_judged_raises():
-    with pytest.raises(ValueError, match="N at least 1"):
-        se.stratum(torch.zeros(0, 2))
+    with pytest.raises(ValueError, match="rows"):
+        se.stratum(torch.zeros(2))
+    with pytest.raises(ValueError, match="5 pairs cannot be judged by 0 rows"):
+        se.covariance([(se.stratum(torch.zeros(0, 2)), 5)])
     one = se.stratum(torch.ones(1, 2))
     assert se.covariance([(one, 1)]).sum() == 0
     with pytest.raises(ValueError, match="5 pairs cannot be judged by 1 rows"):

@@ -28,15 +28,15 @@ class Stratum(NamedTuple):
 
 
 def stratum(x: Tensor) -> Stratum:  # [..., N, K]
-    """A block of rows.
+    """A block of rows, of which there may be none.
 
     Raises:
-        ValueError: If there is no row.
+        ValueError: If ``x`` has fewer than two axes.
     """
-    if x.ndim < 2 or not x.shape[-2]:
-        raise ValueError(f"A stratum needs rows [..., N, K] with N at least 1, got {x.shape}.")
+    if x.ndim < 2:
+        raise ValueError(f"A stratum needs rows [..., N, K], got {tuple(x.shape)}.")
     x = x.detach().double()
-    mean = x.mean(-2)
+    mean = x.sum(-2) / max(1, x.shape[-2])
     centred = x - mean.unsqueeze(-2)
     return Stratum(x.shape[-2], mean, centred.mT @ centred)
 
@@ -44,6 +44,8 @@ def stratum(x: Tensor) -> Stratum:  # [..., N, K]
 def merged(a: Stratum, b: Stratum) -> Stratum:
     """The rows of both blocks (Chan, Golub, LeVeque 1983)."""
     rows = a.rows + b.rows
+    if not rows:
+        return a
     gap = b.mean - a.mean
     outer = gap.unsqueeze(-1) * gap.unsqueeze(-2)
     return Stratum(
@@ -63,13 +65,13 @@ def covariance(strata: Sequence[tuple[Stratum, int]]) -> Tensor:  # [..., K, K]
     """Covariance of :func:`estimated_mean` over draws of the samples.
 
     Raises:
-        ValueError: If more rows than pairs were drawn, or one row of a larger stratum, whose
-            variance cannot be told.
+        ValueError: If more rows than pairs were drawn, or fewer than two of a larger stratum,
+            whose variance cannot be told.
     """
     whole = sum(size for _, size in strata)
     total = torch.zeros_like(strata[0][0].scatter)
     for s, size in strata:
-        if s.rows > size or (s.rows == 1 < size):
+        if s.rows > size or s.rows < min(2, size):
             raise ValueError(f"A stratum of {size} pairs cannot be judged by {s.rows} rows.")
         if s.rows < size:
             spread = s.scatter / (s.rows - 1)

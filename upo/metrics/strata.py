@@ -11,11 +11,11 @@ from upo.metrics.sampling_error import (
     covariance,
     ece_error,
     estimated_mean,
+    merged,
+    stratum,
     variance_error,
 )
 from upo.pairs import Pairs
-
-Moments = tuple[Tensor, Tensor, Tensor]  # rows [], sum [R, K], sum of x x^T [R, K, K]
 
 
 class Strata:
@@ -29,7 +29,7 @@ class Strata:
     def __init__(self, n_observed: int, n_pairs: int) -> None:
         self.sizes = {True: n_observed, False: n_pairs - n_observed}
         self.n_pairs = n_pairs
-        self.parts: dict[tuple[str, bool], Moments] = {}
+        self.parts: dict[tuple[str, bool], Stratum] = {}  # this rank's rows
 
     def add(self, name: str, x: Tensor, pairs: Pairs) -> None:
         """Take the rows ``[R, B, K]`` of a block of pairs, the same for every replica.
@@ -39,14 +39,8 @@ class Strata:
         observed, nothing = pairs.observed[0], x[:, :0]
         of_log = bool(observed.all())
         parts = {True: x if of_log else nothing, False: nothing if of_log else x[:, ~observed]}
-        for whole, rows in parts.items():
-            rows = rows.double()
-            count = torch.tensor(float(rows.shape[1]), dtype=torch.float64, device=x.device)
-            moments = (count, rows.sum(1), rows.mT @ rows)
-            before = self.parts.get((name, whole))
-            if before is not None:
-                moments = (before[0] + count, before[1] + moments[1], before[2] + moments[2])
-            self.parts[name, whole] = moments
+        for key, rows in (((name, whole), rows) for whole, rows in parts.items()):
+            self.parts[key] = merged(self.parts.get(key, _nothing(x)), stratum(rows))
 
     def error(self, name: str) -> Tensor:  # [R]
         """Standard error of one diagnostic over draws of the sample; the same on every rank."""
@@ -59,7 +53,16 @@ class Strata:
         return bias_error(cov) if name == "dr_bias" else variance_error(cov, self.n_pairs)
 
     def _stratum(self, name: str, whole: bool) -> Stratum:
-        rows, total, square = (sum_across_ranks(part) for part in self.parts[name, whole])
-        mean = total / rows.clamp(min=1.0)
-        scatter = square - rows * mean.unsqueeze(-1) * mean.unsqueeze(-2)
-        return Stratum(int(rows), mean, scatter)
+        """The rows of all ranks."""
+        rows, mean, scatter = self.parts[name, whole]
+        mine = torch.tensor(float(rows), dtype=torch.float64, device=mean.device)
+        count = sum_across_ranks(mine)
+        both = sum_across_ranks(mine * mean) / count.clamp(min=1.0)
+        gap = (mean - both).unsqueeze(-1)
+        return Stratum(int(count), both, sum_across_ranks(scatter + mine * gap @ gap.mT))
+
+
+def _nothing(x: Tensor) -> Stratum:  # [R, B, K]
+    """No row."""
+    zero = x.new_zeros(x.shape[0], x.shape[-1], dtype=torch.float64)
+    return Stratum(0, zero, zero.unsqueeze(-1) * zero.unsqueeze(-2))
