@@ -14,7 +14,8 @@ from torch import distributed as dist
 from torch.multiprocessing import spawn
 
 from upo.assembly import build_estimator, build_stage
-from upo.evaluation import Diagnostics, MarSet, heldout_log_loss
+from upo.diagnosis import Diagnostics
+from upo.evaluation import MarSet, heldout_log_loss
 from upo.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,7 +4,7 @@ Every rank measures its share of the rows; the metrics are exact for any shardin
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from upo.data.rating_data import RatingData, Truth
 from upo.distributed import share
 from upo.errors import InputError
 from upo.estimator import Estimator
+from upo.evaluation import MarSet, blocks
 from upo.functional.binning import bins_from_edges, equal_mass_edges
 from upo.functional.diagnostics import dr_bias_terms, dr_variance_terms
 from upo.metrics.strata import Strata
@@ -23,10 +24,6 @@ from upo.results import DEFINITIONS
 from upo.sampling import EpochStream, Permutation, stream_key
 from upo.table1_compat import table1_compat
 
-if TYPE_CHECKING:
-    from upo.evaluation import MarSet
-
-BLOCK = 2**20  # pairs x replicas evaluated at once
 EXACT_PAIRS = 2**21  # |D| up to which diagnostics visit every pair
 SAMPLE_PAIRS = 2**20  # pairs of D \ O sampled beyond
 PROBE_PAIRS = 2**17  # pairs whose propensities fix the bins of the ECE
@@ -100,7 +97,7 @@ class Diagnostics:
     """
 
     def __init__(
-        self, data: RatingData, mar: "MarSet", num_bins: int = 10, *, definition: str = "correct"
+        self, data: RatingData, mar: MarSet, num_bins: int = 10, *, definition: str = "correct"
     ) -> None:
         self.definition = parse_definitions(definition)[0]
         self.truth: Truth | None = data.truth
@@ -266,10 +263,3 @@ def _unclipped(estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, B] float64
 
 def _everyone(index: Tensor, estimator: Estimator) -> Tensor:  # [B] -> [R, B]
     return index.to(estimator.space.keys.device).expand(estimator.space.replicas, -1)
-
-
-def blocks(lo: int, hi: int, replicas: int) -> Iterator[tuple[int, int]]:
-    """Consecutive blocks of ``lo .. hi`` that fit memory."""
-    size = max(1, BLOCK // replicas)
-    for first in range(lo, hi, size):
-        yield first, min(first + size, hi)

@@ -1,4 +1,4 @@
-"""Measures an estimator: ranking on the MAR sample, log-loss on held-out rows, diagnostics.
+"""Measures predictions: ranking on the MAR sample, log-loss on held-out rows.
 
 Every rank measures its share of the rows; the metrics are exact for any sharding.
 """
@@ -11,12 +11,11 @@ from torchmetrics import Metric
 
 from upo import metrics
 from upo.data.rating_data import RatingData
-from upo.diagnosis import Diagnosis, Diagnostics, blocks, parse_definitions
 from upo.distributed import share
 from upo.estimator import Estimator
 from upo.pairs import Pairs
 
-__all__ = ["Diagnosis", "Diagnostics", "MarSet", "heldout_log_loss", "parse_definitions"]
+BLOCK = 2**20  # pairs x replicas evaluated at once
 
 
 class MarSet(nn.Module):
@@ -103,3 +102,10 @@ def heldout_log_loss(estimator: Estimator, *, weighted: bool) -> Tensor:  # [R] 
         weight = 1.0 / estimator.p_hat(pairs) if weighted and estimator.has_propensity else None
         metric.update(f, space.labels[rows], weight)
     return metric.compute()
+
+
+def blocks(lo: int, hi: int, replicas: int) -> Iterator[tuple[int, int]]:
+    """Consecutive blocks of ``lo .. hi`` that fit memory."""
+    size = max(1, BLOCK // replicas)
+    for first in range(lo, hi, size):
+        yield first, min(first + size, hi)

@@ -18,9 +18,10 @@ from upo.assembly import build_estimator, build_stage
 from upo.checkpoint import StageCheckpoint
 from upo.config import check
 from upo.data.datamodule import RatingDataModule
+from upo.diagnosis import Diagnosis, Diagnostics, parse_definitions
 from upo.errors import InputError
 from upo.estimator import Estimator
-from upo.evaluation import Diagnosis, Diagnostics, MarSet, parse_definitions
+from upo.evaluation import MarSet
 from upo.modules.callbacks import History, ReplicaSelection, StageProgress
 from upo.modules.stage import StageModule
 from upo.protocols import Protocol

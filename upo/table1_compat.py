@@ -6,22 +6,18 @@ the true propensities do not score 0; bias and variance take the likelihood of a
 for the error and the prediction for the imputed error.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from upo import metrics
+from upo.data.rating_data import Truth
 from upo.errors import InputError
 from upo.estimator import Estimator
-
-if TYPE_CHECKING:
-    from upo.data.rating_data import Truth
-    from upo.evaluation import MarSet
+from upo.evaluation import MarSet
 
 
 def table1_compat(
-    estimator: Estimator, truth: "Truth | None", mar: "MarSet", num_bins: int = 10
+    estimator: Estimator, truth: Truth | None, mar: MarSet, num_bins: int = 10
 ) -> tuple[dict[str, Tensor], metrics.Reliability]:
     r"""ECE, BMSE, bias and variance on the test pairs, n of them.
 
