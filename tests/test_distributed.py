@@ -46,6 +46,8 @@ def sums():
         torch.full((2, 3), float(distributed.rank() + 1)),
         torch.ones(()),
         torch.zeros(3, 2).t(),
+        *(torch.arange(float(2 * distributed.LARGE)).view(2, -1).clone() for _ in range(2)),
+        torch.ones(distributed.LARGE, 2).t(),
     ]
     distributed.sum_gradients(parts)
     found["gradients"] = parts
@@ -154,10 +156,13 @@ def test_slopes_are_those_of_the_global_sums(results, alone, size, length, what)
 @pytest.mark.parametrize("size", GAMES)
 def test_gradients_are_added_in_place_in_any_layout(results, alone, size):
     for result in results[size]:
-        filled, scalar, strided = result["sums"]["gradients"]
+        filled, scalar, strided, *large = result["sums"]["gradients"]
         assert torch.equal(filled, torch.full((2, 3), size * (size + 1) / 2))
         assert scalar == size
         assert torch.equal(strided, torch.zeros(2, 3))
+        once = torch.arange(float(2 * distributed.LARGE)).view(2, -1)  # whole numbers: exact
+        expected = (once * size, once * size, torch.full((2, distributed.LARGE), float(size)))
+        assert all(torch.equal(a, b) for a, b in zip(large, expected, strict=True))
     assert alone["sums"]["gradients"][1] == 1
 
 

@@ -13,6 +13,8 @@ import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
+LARGE = 2**16  # elements of a gradient that is not worth a copy
+
 
 def world_size() -> int:
     """Number of processes that share the batch; 1 outside a process group."""
@@ -94,14 +96,24 @@ def batch_mean(x: Tensor) -> Tensor:  # [..., B] -> [...]
 
 
 def sum_gradients(grads: Iterable[Tensor]) -> None:
-    """Add the ranks' gradients in place, in one collective."""
+    """Add the ranks' gradients in place: large ones where they are, the others as one tensor."""
     if world_size() == 1:
         return
     parts = list(grads)
-    flat = torch.cat([g.reshape(-1) for g in parts])
-    dist.all_reduce(flat)
-    for g, total in zip(parts, torch.split(flat, [g.numel() for g in parts]), strict=True):
-        g.copy_(total.view_as(g))
+    large, small = ([g for g in parts if (g.numel() >= LARGE) == which] for which in (True, False))
+    under_way = []
+    for g in large:
+        whole = g.contiguous()  # almost always itself
+        under_way.append((g, whole, dist.all_reduce(whole, async_op=True)))
+    if small:
+        flat = torch.cat([g.reshape(-1) for g in small])
+        dist.all_reduce(flat)
+        for g, total in zip(small, torch.split(flat, [g.numel() for g in small]), strict=True):
+            g.copy_(total.view_as(g))
+    for g, whole, work in under_way:
+        work.wait()
+        if whole is not g:
+            g.copy_(whole)
 
 
 def gather_rows(x: Tensor) -> Tensor:  # [..., b] -> [..., B], in rank order
