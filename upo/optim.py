@@ -158,9 +158,13 @@ class ReplicaAdam(torch.optim.Adam):
         """The kernel's update in tensor operations, which a compiler joins with the gradient's."""
         assert self.corrected is not None
         (size, root), (beta1, beta2) = self.corrected, group["betas"]
-        p, mean, square = (x.view(self.replicas, -1) for x in (p, mean, square))
-        decay = group["weight_decay"] if isinstance(self.decay, float) else self.decay[:, None]
-        grad = grad.reshape(self.replicas, -1) + decay * p
+        decay: float | Tensor = group["weight_decay"]
+        if not (isinstance(self.rate, float) and isinstance(self.decay, float)):
+            # only then: indices of a reshaped table cost the compiled loops a division each
+            p, mean, square = (x.view(self.replicas, -1) for x in (p, mean, square))
+            grad = grad.reshape(self.replicas, -1)
+            decay = decay if isinstance(self.decay, float) else self.decay[:, None]
+        grad = grad + decay * p
         mean.mul_(beta1).add_(grad * (1 - beta1))
         square.mul_(beta2).add_(grad * grad * (1 - beta2))
         p.sub_(size * mean / (square.sqrt() * root + group["eps"]))
