@@ -9,6 +9,7 @@ from worlds import parameters
 
 from upo import compiled
 from upo.compiled import (
+    FEW_THREADS,
     LEAST_PAIRS,
     LEAST_STEPS,
     MOST_PARAMETERS,
@@ -95,14 +96,15 @@ def test_asked_for_where_steps_cannot_be_recorded_it_says_so_once():
 
 def test_it_is_compiled_where_that_pays(monkeypatch):
     monkeypatch.setattr(compiled, "compiler_found", lambda: True)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    few, many = MOST_PARAMETERS // 2, MOST_PARAMETERS // 2 + 1  # for two threads
+    monkeypatch.setattr(torch, "get_num_threads", lambda: FEW_THREADS + 1)
+    few = MOST_PARAMETERS // (FEW_THREADS + 1)
+    many = few + 1
     assert compiling_pays(LEAST_STEPS, 10, few, CPU)
     assert not compiling_pays(LEAST_STEPS, 10, many, CPU)
     assert compiling_pays(1000, -(-LEAST_PAIRS // 1000), few, CPU)
     assert not compiling_pays(1000, 1000, few, CPU)
     assert not compiling_pays(LEAST_STEPS, 10, few, torch.device("cuda"))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: FEW_THREADS)
     assert compiling_pays(LEAST_STEPS, 10, many, CPU)
     monkeypatch.setattr(compiled, "compiler_found", lambda: False)
     assert not compiling_pays(LEAST_STEPS, 10, few, CPU)

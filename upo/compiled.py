@@ -17,8 +17,8 @@ from upo.replay import Recording
 
 # Compiling takes some 20 seconds, and saves about 1 ms a step or 0.5 microseconds a pair.
 LEAST_STEPS, LEAST_PAIRS = 15_000, 60_000_000
-# With more, several threads gain more in Adam's pass than the compiler does in one.
-MOST_PARAMETERS = 6_000_000  # over the number of threads; one thread has no such limit
+# With more of both, threads gain more in Adam's pass than the compiler does in its one.
+FEW_THREADS, MOST_PARAMETERS = 2, 6_000_000  # the second over the number of threads
 
 # With several threads the rows of a gradient would be added in a random order.
 OPTIONS = {"cpp.threads": 1}
@@ -39,7 +39,7 @@ def compiling_pays(steps: int, pairs: int, parameters: int, device: torch.device
     """
     worth = steps >= LEAST_STEPS or steps * pairs >= LEAST_PAIRS
     threads = torch.get_num_threads()
-    worth = worth and (threads == 1 or parameters * threads <= MOST_PARAMETERS)
+    worth = worth and (threads <= FEW_THREADS or parameters * threads <= MOST_PARAMETERS)
     return worth and device.type == "cpu" and compiler_found()
 
 
