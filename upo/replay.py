@@ -31,6 +31,7 @@ from upo.models.factorization import MatrixFactorization, NeuralCollaborativeFil
 from upo.models.imputation import ConstantImputation, DirectError, PseudoLabel, Residual
 from upo.models.propensity import AdditivePropensity
 from upo.models.replica import ReplicaEmbedding
+from upo.models.scaled_adversary import ScaledAdversary
 from upo.models.weighting import ClippedPropensity
 from upo.optim import ReplicaAdam
 from upo.pairs import Batch
@@ -43,8 +44,8 @@ REPLAYABLE: tuple[type, ...] = (
     *(PredictionLearner, ImputationLearner, PropensityLearner, AdversaryLearner),
     *(Naive, InversePropensity, SelfNormalized, DoublyRobust, UPOPenalty),
     *(ClippedPropensity, PseudoLabel, Residual, DirectError, Bins),
-    *(MatrixFactorization, NeuralCollaborativeFiltering, AdditivePropensity, Adversary),
-    *(ConstantImputation, ReplicaEmbedding, ReplicaAdam),
+    *(MatrixFactorization, NeuralCollaborativeFiltering, AdditivePropensity),
+    *(Adversary, ScaledAdversary, ConstantImputation, ReplicaEmbedding, ReplicaAdam),
     *(FunctionType, BuiltinFunctionType, Tensor, nn.Parameter),
     *(bool, int, float, str, type(None)),
 )

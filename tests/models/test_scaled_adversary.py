@@ -7,6 +7,7 @@ from tests.learners.small_estimators import built, roughened, train
 from upo.errors import InputError
 from upo.functional.propensity import clip_propensity, upo_loss
 from upo.learners.propensity import adversary_weight
+from upo.replay import Recording
 
 
 def scaled(*overrides):
@@ -56,6 +57,17 @@ def test_the_game_with_it_trains_and_a_replica_is_its_seed_alone():
         assert torch.isfinite(value).all(), name
         # float32 sums of different shapes, over a few dozen steps
         torch.testing.assert_close(stack.metrics[name][1:], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_its_steps_are_recorded_and_replayed_bit_for_bit(monkeypatch):
+    recorded, record = [], Recording._record
+    monkeypatch.setattr(Recording, "_record", lambda *a: recorded.append(a) or record(*a))
+    given = ("upo_dr", "propensity=upo_scaled")
+    each = train(*given, "trainer.replay=false").estimator.state_dict()
+    assert not recorded
+    again = train(*given, "trainer.replay=true").estimator.state_dict()
+    assert any("adversary" in one[0].learners for one in recorded)
+    assert all(torch.equal(value, each[name]) for name, value in again.items())
 
 
 @pytest.mark.parametrize("p_min", [0.0, 1.0])

@@ -39,8 +39,9 @@ class Strata:
         observed, nothing = pairs.observed[0], x[:, :0]
         of_log = bool(observed.all())
         parts = {True: x if of_log else nothing, False: nothing if of_log else x[:, ~observed]}
-        for key, rows in (((name, whole), rows) for whole, rows in parts.items()):
-            self.parts[key] = merged(self.parts.get(key, _nothing(x)), stratum(rows))
+        for whole, rows in parts.items():
+            before = self.parts.get((name, whole), _nothing(x))
+            self.parts[name, whole] = merged(before, stratum(rows))
 
     def error(self, name: str) -> Tensor:  # [R]
         """Standard error of one diagnostic over draws of the sample; the same on every rank."""

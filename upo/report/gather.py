@@ -18,9 +18,7 @@ DEFAULT_DIAGNOSTICS = "correct"
 GROUP = ["dataset", "protocol", DIAGNOSTICS]  # what one table may not mix
 TEXT = {*FIXED, DIAGNOSTICS} - {"seed"}
 CONFIGS = (Path(".hydra") / "config.yaml", Path("config.yaml"))
-WORLD = (
-    "dataset.p"  # a simulated world's setting, which rows carry even where it is the same in all
-)
+WORLD = "dataset.p"  # of a simulated world; rows carry it even where all have the same
 # settings that change what a run says or where, not what it measures
 ASIDE = ("seeds", "resume", "progress", "figures", "compare_with", "paths", "logger", "hydra")
 
