@@ -5,6 +5,7 @@ rank computes the same loss value; its gradient with respect to this rank's slic
 whole gradient, and the parts are added explicitly before the optimiser steps.
 """
 
+import atexit
 from collections.abc import Iterable
 from typing import Any
 
@@ -137,5 +138,18 @@ class ExactStrategy(DDPStrategy):
     gradient of a loss of global sums, and its reducer does not take several backward passes a step.
     """
 
+    def setup_environment(self) -> None:
+        """Join the group, and leave it before the interpreter goes.
+
+        Threads of a gloo group that is left to the end of the process may abort it there.
+        """
+        super().setup_environment()
+        atexit.register(_leave_group)
+
     def configure_ddp(self) -> None:
         """Leave the module unwrapped: learners sum gradients themselves."""
+
+
+def _leave_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -28,6 +28,7 @@ import pyarrow.parquet
 import torch
 from omegaconf import DictConfig
 
+from upo.allocator import freed_memory_kept
 from upo.assembly import build_estimator, build_stage
 from upo.data.datamodule import InMemoryDataModule
 from upo.data.interactions import Interactions, LabelRule
@@ -146,8 +147,8 @@ def world(o: argparse.Namespace) -> dict[str, Any]:
     result["peak"] = peak()
     kept = torch.arange(len(data.train)) % THIN == 0
     thin = Steps(replace(data, train=data.train.where(kept)), o)
-    for turn in range(1, TURNS + 1):
-        for name in full.stages:
+    for name in full.stages:  # one stage after another, as in a run: a recorded step is kept
+        for turn in range(1, TURNS + 1):
             thin.take(name, turn)
             full.take(name, turn)
     return result | {"worlds": [full.result(), thin.result()]}
@@ -162,8 +163,8 @@ def grown(o: argparse.Namespace) -> dict[str, Any]:
     log = Interactions.validated(keys // items, keys % items, ratings, users, items)
     result = {"start": peak(), "users": users, "items": items}
     steps = Steps(RatingData("grown", log, None, LabelRule(3.0)), o)
-    for turn in range(TURNS):
-        for name in steps.stages:
+    for name in steps.stages:
+        for turn in range(TURNS):
             steps.take(name, turn)
     return result | steps.result() | {"peak": peak()}
 
@@ -268,7 +269,9 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     o = parsed(arguments)
     if o.world or o.grown:
-        say(json.dumps(world(o) if o.world else grown(o)))
+        with freed_memory_kept():  # as a run does while it trains
+            found = world(o) if o.world else grown(o)
+        say(json.dumps(found))
         return
     command = " ".join(["python tests/benchmarks/scale.py", *(arguments or sys.argv[1:])])
     say(f"{command} (cores: {os.cpu_count()}, load: {os.getloadavg()[0]:.1f})")
