@@ -130,7 +130,7 @@ class ReplicaAdam(torch.optim.Adam):
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
         ]
-        if isinstance(self.rate, float) and isinstance(self.decay, float):
+        if self._alike:
             self._kernel(group, lists, counts, group["lr"], group["weight_decay"])
             return
         parts = [[x.view(self.replicas, -1).unbind(0) for x in tensors] for tensors in lists]
@@ -139,6 +139,11 @@ class ReplicaAdam(torch.optim.Adam):
         ):
             part = [[x[r] for x in tensors] for tensors in parts]
             self._kernel(group, part, counts, rate, decay)
+
+    @property
+    def _alike(self) -> bool:
+        """Whether all replicas have one rate and one decay."""
+        return isinstance(self.rate, float) and isinstance(self.decay, float)
 
     def _each(self, value: float | Tensor) -> list[float]:
         return [value] * self.replicas if isinstance(value, float) else value.tolist()
@@ -159,7 +164,7 @@ class ReplicaAdam(torch.optim.Adam):
         assert self.corrected is not None
         (size, root), (beta1, beta2) = self.corrected, group["betas"]
         decay: float | Tensor = group["weight_decay"]
-        if not (isinstance(self.rate, float) and isinstance(self.decay, float)):
+        if not self._alike:
             # only then: indices of a reshaped table cost the compiled loops a division each
             p, mean, square = (x.view(self.replicas, -1) for x in (p, mean, square))
             grad = grad.reshape(self.replicas, -1)

@@ -40,7 +40,7 @@ class Strata:
         of_log = bool(observed.all())
         parts = {True: x if of_log else nothing, False: nothing if of_log else x[:, ~observed]}
         for whole, rows in parts.items():
-            before = self.parts.get((name, whole), _nothing(x))
+            before = self.parts.get((name, whole), stratum(nothing))
             self.parts[name, whole] = merged(before, stratum(rows))
 
     def error(self, name: str) -> Tensor:  # [R]
@@ -61,9 +61,3 @@ class Strata:
         both = sum_across_ranks(mine * mean) / count.clamp(min=1.0)
         gap = (mean - both).unsqueeze(-1)
         return Stratum(int(count), both, sum_across_ranks(scatter + mine * gap @ gap.mT))
-
-
-def _nothing(x: Tensor) -> Stratum:  # [R, B, K]
-    """No row."""
-    zero = x.new_zeros(x.shape[0], x.shape[-1], dtype=torch.float64)
-    return Stratum(0, zero, zero.unsqueeze(-1) * zero.unsqueeze(-2))
