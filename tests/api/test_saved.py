@@ -1,0 +1,69 @@
+"""Saved models come back the same; what is no model, or cannot be one, ends in a sentence."""
+
+import re
+
+import pandas as pd
+import pytest
+import torch
+from api_world import TRAIN, short
+
+import upo
+
+
+def test_a_saved_model_comes_back_the_same(fitted, tmp_path):
+    path = fitted.save(tmp_path / "deep" / "model")
+    assert [p.name for p in path.parent.iterdir()] == [path.name]  # nothing temporary is left
+    content = torch.load(path, weights_only=True)
+    assert content["upo"]
+    assert isinstance(content["config"], str)
+    for back in (upo.load(path.parent), upo.load(path)):
+        pairs = pd.DataFrame({"user": ["u01", "new", "u01", "?"], "item": ["i02", "i02", "?", "?"]})
+        for what in ("predict", "propensity"):
+            for average in (True, False):
+                mine = getattr(fitted, what)(pairs, average=average)
+                assert getattr(back, what)(pairs, average=average).equals(mine)
+        users = TRAIN.user.unique()
+        pd.testing.assert_frame_equal(back.recommend(users, 5), fitted.recommend(users, 5))
+        pd.testing.assert_frame_equal(back.metrics, fitted.metrics)
+        assert repr(back) == repr(fitted)
+
+
+def test_files_that_are_no_model_are_refused_in_a_sentence(fitted, tmp_path):
+    with pytest.raises(upo.InputError, match="is not there"):
+        upo.load(tmp_path)
+    path = fitted.save(tmp_path)
+    content = torch.load(path, weights_only=True)
+    wrong = {
+        "schema 99": {**content, "schema": 99},
+        "os.system": {
+            **content,
+            "config": re.sub(r"upo\.models\.\w+\.\w+", "os.system", content["config"]),
+        },
+        "upo.models.derived.nn.Module": {
+            **content,
+            "config": content["config"].replace(
+                "upo.models.weighting.ClippedPropensity", "upo.models.derived.nn.Module"
+            ),
+        },
+        "not a readable model": {**content, "user_ids": content["user_ids"][1:]},
+    }
+    for fragment, changed in wrong.items():
+        torch.save(changed, path)
+        with pytest.raises(upo.InputError, match=fragment):
+            upo.load(tmp_path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(upo.InputError, match="not a readable model"):
+        upo.load(tmp_path)
+
+
+def test_what_cannot_be_saved_is_refused_in_a_sentence(fitted, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(upo.InputError, match="cannot be written"):
+        fitted.save(tmp_path / "file")
+    train = TRAIN.assign(
+        user=pd.Timestamp("2024-01-01") + pd.to_timedelta(TRAIN.user.str[1:] + "D")
+    )
+    model = short(train, estimator="naive", overrides={"estimator.stages.debias.epochs": 1})
+    assert model.predict(train.head(2)).notna().all()
+    with pytest.raises(upo.InputError, match=r"text or whole numbers, but the user"):
+        model.save(tmp_path)

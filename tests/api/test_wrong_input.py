@@ -1,0 +1,61 @@
+"""Wrong tables, settings and questions each end in one sentence."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from api_world import TEST, TRAIN, short
+
+import upo
+
+WRONG = {
+    "missing column": ({"train": TRAIN.drop(columns="rating")}, "no column 'rating'"),
+    "missing test column": ({"test": TEST.drop(columns="user")}, "test has no column 'user'"),
+    "wrong name": ({"item": "sku"}, "no column 'sku'"),
+    "rating of NaN": ({"train": TRAIN.assign(rating=np.nan)}, "row 1 has no rating"),
+    "infinite rating": ({"train": TRAIN.assign(rating=np.inf)}, "finite"),
+    "rating of text": ({"train": TRAIN.assign(rating="good")}, "must hold numbers"),
+    "empty frame": ({"train": TRAIN.head(0)}, "no rows"),
+    "no frame": ({"train": [1, 2]}, "must be a data frame"),
+    "None": ({"train": None}, "train is None"),
+    "repeated pair": ({"train": pd.concat([TRAIN, TRAIN])}, "more than once"),
+    "one class": ({"label_threshold": 9}, "label"),
+    "threshold of text": ({"label_threshold": "high"}, "label_threshold"),
+    "unknown estimator": ({"estimator": "best"}, "known are akbdr"),
+    "unknown argument": ({"estimater": "ips"}, "no setting 'estimater'"),
+    "unknown key": ({"estimator.foo": 1}, "no setting estimator.foo"),
+    "unknown protocol": ({"protocol": "best"}, "known are holdout"),
+    "protocol without test": ({"protocol": "paper"}, "test set"),
+    "argument as override": ({"dataset.train": "x"}, "the argument train="),
+    "text for a number": ({"estimator.stages.debias.epochs": "many"}, "must be a number"),
+    "object for a number": ({"estimator.stages.debias.epochs": {1, 2}}, "got set"),
+    "negative beta": ({"estimator.learners.game.penalties.upo.beta": -1}, "beta"),
+    "column twice": (
+        {"train": pd.concat([TRAIN, TRAIN[["user"]]], axis=1)},
+        "more than one column 'user'",
+    ),
+    "no seeds": ({"seeds": 0}, "seeds"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_ends_in_one_sentence(name):
+    settings, fragment = WRONG[name]
+    settings = {"train": TRAIN, **settings}
+    with pytest.raises(upo.InputError) as error:
+        upo.fit(settings.pop("train"), progress=False, **settings)
+    assert fragment in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_questions_end_in_one_sentence(fitted):
+    naive = short(estimator="naive", overrides={"estimator.stages.debias.epochs": 1})
+    with pytest.raises(upo.InputError, match="learns no propensity"):
+        naive.propensity(TEST)
+    with pytest.raises(upo.InputError, match="no column 'item'"):
+        fitted.predict(TEST[["user"]])
+    with pytest.raises(upo.InputError, match="row 1 has no user"):
+        fitted.predict(TEST.assign(user=None))
+    with pytest.raises(upo.InputError, match="k must be"):
+        fitted.recommend(["u01"], 0)
+    with pytest.raises(upo.InputError, match="users"):
+        fitted.recommend([None])
