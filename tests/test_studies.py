@@ -52,7 +52,9 @@ def test_every_row_of_the_published_set_up_composes(row):
     assert config.dataset.protocol == "as_published"
     assert settings["learners"]["propensity"]["loss"]["_target_"].endswith("squared_error")
     assert settings["learners"]["prediction"]["objective"]["dr_form"] == "public"
-    debias = settings["stages"]["debias"]
+    propensity, debias = settings["stages"]["propensity"], settings["stages"]["debias"]
+    assert (propensity["epochs"], propensity["steps"]) == (25, None)  # whole passes over D
+    assert propensity["pair_batch"] == 2 * debias["observed_batch"]
     drawn = debias["steps"] * debias["observed_batch"]
     assert drawn == pytest.approx(150 * 60_650, rel=0.01)  # as many epochs of p = .4 in all rows
 
