@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from upo import allocator
-from upo.allocator import freed_memory_kept
+from upo.core import memory as allocator
+from upo.core.memory import freed_memory_kept
 
 MIB = 2**20
 

@@ -8,7 +8,7 @@ from torch import distributed as dist
 from torch.multiprocessing import spawn
 from worlds import make_estimator, make_learners, make_space, parameters
 
-from upo import distributed
+from upo.core import distributed
 from upo.functional.propensity import upo_loss
 from upo.models.bins import RULES
 from upo.pairs import BatchSampler

@@ -4,8 +4,8 @@ import pytest
 import torch
 from omegaconf import ListConfig
 
+from upo.core.optim import ReplicaAdam, per_replica
 from upo.errors import InputError
-from upo.optim import ReplicaAdam, per_replica
 
 STEPS = 200
 # float32: an update at rate 1 loses up to eps * |parameter| (1.2e-7 here) before it is scaled by

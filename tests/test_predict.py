@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 import upo
 from upo import cli, predict
-from upo.cli import sentences
+from upo.core.console import sentences
 from upo.data.world import SyntheticWorld
 from upo.errors import InputError
 from upo.run_model import load_model

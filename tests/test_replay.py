@@ -7,12 +7,12 @@ import pytest
 import torch
 from worlds import make_estimator, make_learners, make_space, parameters
 
-from upo import distributed
+from upo.core import distributed
+from upo.core.optim import ReplicaAdam
 from upo.errors import InputError
 from upo.experiment import make_trainer
 from upo.learners.propensity import PropensityLearner, UPOPenalty
 from upo.modules.stage import StageModule, StagePlan
-from upo.optim import ReplicaAdam
 from upo.replay import LEAST_STEPS, Recording, replayable
 
 PLAN = {"epochs": 10, "observed_batch": 9, "pair_batch": 25, "steps": 12}

@@ -5,9 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upo.models.factorization import MatrixFactorization
-from upo.models.replica import Sizes
-from upo.sampling import (
+from upo.core.layers import Sizes
+from upo.core.sampling import (
     EpochStream,
     Permutation,
     generator_seed,
@@ -15,6 +14,7 @@ from upo.sampling import (
     stream_key,
     uniform,
 )
+from upo.models.factorization import MatrixFactorization
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 # (size, columns): square, prime, tiny, unbalanced

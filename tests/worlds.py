@@ -4,6 +4,7 @@ from functools import partial
 
 import torch
 
+from upo.core.optim import ReplicaAdam
 from upo.estimator import Estimator
 from upo.functional.errors import cross_entropy
 from upo.functional.imputation import omega_jl
@@ -15,7 +16,6 @@ from upo.models.bins import Bins
 from upo.models.factorization import MatrixFactorization
 from upo.models.propensity import AdditivePropensity
 from upo.models.weighting import ClippedPropensity
-from upo.optim import ReplicaAdam
 from upo.pairs import PairSpace
 
 N_USERS, N_ITEMS = 12, 17

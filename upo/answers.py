@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+from upo.core.sampling import EpochStream, Permutation, stream_key
 from upo.estimator import Estimator
 from upo.frame_ids import spread
 from upo.pairs import Pairs
-from upo.sampling import EpochStream, Permutation, stream_key
 
 BLOCK = 2**17  # pairs x replicas predicted at once
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from upo.core.seeds import parse_seeds
 from upo.data.datamodule import InMemoryDataModule
 from upo.data.frames import Columns, rating_data_from_frames
 from upo.data.interactions import LabelRule
@@ -13,7 +14,6 @@ from upo.fitted import Fitted, load
 from upo.frame_ids import check_columns
 from upo.results import DIAGNOSED, FIXED, LAST
 from upo.run import result_rows
-from upo.seeds import parse_seeds
 from upo.settings import as_library, composed_run, flat, plain, resolved
 
 __all__ = ["Fitted", "fit", "load"]

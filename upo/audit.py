@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from upo.arguments import parse
 from upo.auditing import Audit, audit
 from upo.auditing.reading import read_file
-from upo.cli import sentences
+from upo.core.arguments import parse
+from upo.core.console import sentences
 
 __all__ = ["Audit", "audit", "main"]
 

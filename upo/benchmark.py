@@ -14,11 +14,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from tqdm.auto import tqdm
 
-from upo.cli import quiet, sentences
+from upo.core.console import quiet, sentences
+from upo.core.files import write_atomically
 from upo.errors import InputError
 from upo.finished import begin, finish, finished
 from upo.report.table import markdown
-from upo.results import Row, write_atomically, write_rows
+from upo.results import Row, write_rows
 from upo.run import run
 
 CONF = Path(__file__).resolve().parent.parent / "conf"

@@ -11,9 +11,9 @@ import lightning as L  # noqa: N812
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from upo.distributed import rank
+from upo.core.distributed import rank
+from upo.core.files import atomic_file
 from upo.errors import InputError
-from upo.files import atomic_file
 from upo.modules.callbacks import History, ReplicaSelection
 from upo.modules.stage import StageModule
 

@@ -1,25 +1,20 @@
 """``python train.py``: compose, run, write, print; a wrong input ends in one sentence."""
 
-import logging
 import os
 import re
 import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from upo.core.console import first_process, quiet, say, sentences
 from upo.errors import InputError
 from upo.finished import begin, finish, finished
 from upo.results import Row, side_by_side, summarize
-from upo.run import first_process, run, say
+from upo.run import run
 
 
 def task(config: DictConfig) -> float:
@@ -51,36 +46,6 @@ def _kept(config: DictConfig, folder: Path) -> list[Row]:
         return rows
     say(f"{folder} holds a finished run of this configuration, which is kept.")
     return rows
-
-
-def sentences(function: Callable[[], Any]) -> Any:
-    """Call a function; whatever a person can mend ends in one sentence and exit status 1."""
-    try:
-        return function()
-    except (
-        InputError,
-        HydraException,
-        OmegaConfBaseException,
-        MisconfigurationException,
-        OSError,
-    ) as error:
-        message = " ".join(str(cause(error)).split()) or type(error).__name__
-        sys.stderr.write(f"error: {message}\n")
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted; what was written is complete.\n")
-        raise SystemExit(130) from None
-
-
-def cause(error: BaseException) -> BaseException:
-    """The innermost cause that is meant for a person."""
-    cause: BaseException | None = error
-    found = error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            found = cause
-        cause = cause.__cause__
-    return found
 
 
 def _take_up(argv: list[str]) -> None:
@@ -133,15 +98,6 @@ def _note_once(argv: list[str]) -> None:
     )
     if number != "0":
         argv += ["hydra.output_subdir=null", "hydra/job_logging=stdout"]
-
-
-def quiet() -> None:
-    """Silence what libraries say about themselves."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
-    warnings.filterwarnings("ignore", module=r"torchmetrics\..*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
 
 
 def main(config_path: str) -> None:

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from upo import metrics
+from upo.core.distributed import share
+from upo.core.sampling import EpochStream, Permutation, stream_key
 from upo.data.rating_data import RatingData, Truth
-from upo.distributed import share
 from upo.errors import InputError
 from upo.estimator import Estimator
 from upo.evaluation import MarSet, blocks
@@ -21,7 +22,6 @@ from upo.functional.diagnostics import dr_bias_terms, dr_variance_terms
 from upo.metrics.strata import Strata
 from upo.pairs import Pairs
 from upo.results import DEFINITIONS
-from upo.sampling import EpochStream, Permutation, stream_key
 from upo.table1_compat import table1_compat
 
 EXACT_PAIRS = 2**21  # |D| up to which diagnostics visit every pair

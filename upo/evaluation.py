@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from upo import metrics
+from upo.core.distributed import share
 from upo.data.rating_data import RatingData
-from upo.distributed import share
 from upo.estimator import Estimator
 from upo.pairs import Pairs
 

@@ -12,11 +12,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch import Tensor
 
-from upo import distributed
-from upo.allocator import freed_memory_kept
 from upo.assembly import build_estimator, build_stage
 from upo.checkpoint import StageCheckpoint
 from upo.config import check
+from upo.core import distributed
+from upo.core.memory import freed_memory_kept
+from upo.core.seeds import parse_seeds
 from upo.data.datamodule import RatingDataModule
 from upo.diagnosis import Diagnosis, Diagnostics, parse_definitions
 from upo.errors import InputError
@@ -24,8 +25,8 @@ from upo.estimator import Estimator
 from upo.evaluation import MarSet
 from upo.modules.callbacks import History, ReplicaSelection, StageProgress
 from upo.modules.stage import StageModule
+from upo.modules.strategy import ExactStrategy
 from upo.protocols import Protocol
-from upo.seeds import parse_seeds
 
 SWITCH = {"auto": None, "true": True, "false": False}
 
@@ -195,7 +196,7 @@ def make_trainer(config: DictConfig, **run: Any) -> L.Trainer:
     devices, nodes = settings.get("devices", 1), settings.get("num_nodes", 1)
     several = devices not in (1, "1", [0]) or nodes > 1 or distributed.world_size() > 1
     if several and settings.get("strategy", "auto") == "auto":
-        settings["strategy"] = distributed.ExactStrategy()
+        settings["strategy"] = ExactStrategy()
     try:
         return L.Trainer(
             **settings,

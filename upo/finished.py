@@ -5,7 +5,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from upo.results import Row, write_atomically
+from upo.core.files import write_atomically
+from upo.results import Row
 
 NAME = "config.yaml"  # the resolved configuration, written after everything else
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from upo import distributed
 from upo.batch import Batch, ObservedPairs, Pairs
 from upo.bits import affordable, bit_set, contains
-from upo.models.replica import Sizes
-from upo.sampling import EpochStream, Permutation, stream_key
+from upo.core import distributed
+from upo.core.layers import Sizes
+from upo.core.sampling import EpochStream, Permutation, stream_key
 
 if TYPE_CHECKING:
     from upo.data.rating_data import Cells, Truth

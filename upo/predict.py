@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from upo.arguments import parse
-from upo.cli import quiet, sentences
+from upo.core.arguments import parse
+from upo.core.console import quiet, sentences
 from upo.data.frames import check_nulls
 from upo.errors import InputError
 from upo.fitted import Fitted

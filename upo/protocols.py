@@ -5,10 +5,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from upo.core.sampling import Permutation, stream_key
 from upo.errors import InputError
 from upo.estimator import Estimator
 from upo.evaluation import MarSet, heldout_log_loss
-from upo.sampling import Permutation, stream_key
 
 _LOWER_IS_BETTER = ("log_loss", "mse")
 

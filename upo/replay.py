@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from upo import distributed
+from upo.core import distributed
+from upo.core.layers import ReplicaEmbedding
+from upo.core.optim import ReplicaAdam
 from upo.estimator import Estimator
 from upo.learners.base import GradientLearner, Learner
 from upo.learners.imputation import ImputationLearner
@@ -30,10 +32,8 @@ from upo.models.bins import Bins
 from upo.models.factorization import MatrixFactorization, NeuralCollaborativeFiltering
 from upo.models.imputation import ConstantImputation, DirectError, PseudoLabel, Residual
 from upo.models.propensity import AdditivePropensity
-from upo.models.replica import ReplicaEmbedding
 from upo.models.scaled_adversary import ScaledAdversary
 from upo.models.weighting import ClippedPropensity
-from upo.optim import ReplicaAdam
 from upo.pairs import Batch
 
 LEAST_STEPS = 1000  # recording takes half a second, and saves one or two milliseconds a step

@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy.special import stdtrit
 
-from upo.files import atomic_file
+from upo.core.files import write_atomically
 
 Row = dict[str, Any]
 
@@ -20,12 +20,6 @@ LAST = ("best_epoch", "parameters", "train_seconds")
 DIAGNOSED = ("ece", "bmse", "dr_bias", "dr_variance")
 DEFINITIONS = {"correct": "", "table1_compat": "_table1"}  # of these, and what ends their columns
 COMPAT = DEFINITIONS["table1_compat"]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a kill leaves the old one or the new one."""
-    with atomic_file(path) as file:
-        file.write(text.encode())
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

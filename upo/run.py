@@ -1,33 +1,20 @@
 """One run and its run folder: results, summary, figures, logs and the printed table."""
 
 import re
-import sys
 from pathlib import Path
 
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
 from upo import run_figures
+from upo.core.console import first_process, say
 from upo.data.rating_data import report
 from upo.data.table import write_id_maps
 from upo.experiment import Experiment, RunResult
 from upo.loggers import log_final, make_loggers
 from upo.results import DIAGNOSED, Row, summarize, table, write_rows, write_summary
 
-# names of unfinished files: see upo.files.atomic_file and upo.figures.save
+# names of unfinished files: see upo.core.files.atomic_file and upo.figures.save
 _UNFINISHED = re.compile(r"\..+\.([a-z0-9_]{8}|\d+\.part)")
-
-
-def first_process() -> bool:
-    """Whether this process writes and prints: the first, under any launcher."""
-    return bool(getattr(rank_zero_only, "rank", 0) == 0)
-
-
-def say(text: str) -> None:
-    """Print for the person at the terminal, once however many processes run."""
-    if first_process():
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
 
 
 def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from upo.assembly import build_estimator
 from upo.checkpoint import save_atomically
+from upo.core.distributed import rank
 from upo.data.interactions import Ids
-from upo.distributed import rank
 from upo.errors import InputError
 from upo.estimator import Estimator
 from upo.frame_ids import plain_ids, restored_ids

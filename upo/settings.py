@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from upo.benchmark import CONF, all_estimators
-from upo.cli import cause, quiet
+from upo.core.console import cause, quiet
 from upo.errors import InputError
 
 # chosen by name, as in train.py

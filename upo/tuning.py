@@ -18,10 +18,10 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from tqdm.auto import tqdm
 
 from upo.benchmark import CONF
-from upo.cli import quiet, sentences
+from upo.core.console import quiet, sentences
+from upo.core.files import write_atomically
 from upo.errors import InputError
 from upo.experiment import Experiment
-from upo.results import write_atomically
 
 QUIET = ["logger=none", "progress=false", "figures=false"]
 OPTIONS = ("search", "trials", "batch", "out")

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from benchmarks.settings import SETTINGS, generated_log, make_module
 
-from upo.allocator import freed_memory_kept
+from upo.core.memory import freed_memory_kept
 
 
 def worker(rank: int, processes: int, name: str, replicas: int, turns: int, folder: str) -> None:

@@ -28,8 +28,8 @@ import pyarrow.parquet
 import torch
 from omegaconf import DictConfig
 
-from upo.allocator import freed_memory_kept
 from upo.assembly import build_estimator, build_stage
+from upo.core.memory import freed_memory_kept
 from upo.data.datamodule import InMemoryDataModule
 from upo.data.interactions import Interactions, LabelRule
 from upo.data.rating_data import RatingData, report

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from upo.core.optim import ReplicaAdam
 from upo.estimator import Estimator
 from upo.functional.errors import cross_entropy
 from upo.functional.imputation import omega_jl
@@ -21,7 +22,6 @@ from upo.models.factorization import MatrixFactorization
 from upo.models.propensity import AdditivePropensity
 from upo.models.weighting import ClippedPropensity
 from upo.modules.stage import StageModule, StagePlan
-from upo.optim import ReplicaAdam
 from upo.pairs import PairSpace
 
 PLAYERS = ("adversary", "propensity", "prediction", "imputation")

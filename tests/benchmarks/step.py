@@ -25,7 +25,7 @@ import torch
 from benchmarks.bare import BareLoop
 from benchmarks.settings import SETTINGS, Setting, generated_log, make_module
 
-from upo.allocator import freed_memory_kept
+from upo.core.memory import freed_memory_kept
 
 HEAD = (
     f"{'':8} {'':8} {'':3} {'wall ms':>9} {'cpu ms /':>9} {'x fused':>7} {'x fused':>7} "

@@ -5,7 +5,7 @@ from hydra.utils import instantiate
 from small_estimators import built, short_stages, train
 
 from upo.assembly import build_stage
-from upo.optim import ReplicaAdam
+from upo.core.optim import ReplicaAdam
 
 
 def state(estimator):

@@ -7,12 +7,12 @@ from torch.multiprocessing import spawn
 from worlds import adam, make_estimator, make_space, parameters
 
 from upo.checkpoint import load_checked, save_atomically
+from upo.core.layers import Sizes
 from upo.errors import InputError
 from upo.functional.errors import cross_entropy
 from upo.functional.theory import beta_star
 from upo.learners.auto_beta import AutoBetaLearner, AutoBetaPenalty, BetaWindow
 from upo.learners.propensity import AdversaryLearner
-from upo.models.replica import Sizes
 from upo.pairs import BatchSampler
 
 REPLICAS = 3

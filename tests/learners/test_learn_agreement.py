@@ -3,10 +3,10 @@ import torch
 from hydra.utils import instantiate
 from small_estimators import built, check_row, roughened
 
+from upo.core.optim import ReplicaAdam
 from upo.errors import InputError
 from upo.functional.errors import cross_entropy
 from upo.learners.agreement import AgreementLearner, agreement_loss
-from upo.optim import ReplicaAdam
 
 # Lightning's own use of a torch name that a newer torch deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")

@@ -4,6 +4,7 @@ from balancing_runs import adam, check_stack, check_trains, run_steps, state
 from hydra.utils import instantiate
 from small_estimators import built, roughened
 
+from upo.core.layers import Sizes
 from upo.errors import InputError
 from upo.functional.balancing import orthogonality
 from upo.functional.errors import cross_entropy
@@ -17,7 +18,6 @@ from upo.learners.generalized import (
 from upo.learners.propensity import PropensityLearner
 from upo.learners.residuals import ResidualPenalty, balancing_weight, calibration_weight
 from upo.models.neighbours import Neighbours
-from upo.models.replica import Sizes
 from upo.pairs import BatchSampler
 
 ROWS = ["stable_dr", "dr_gpl", "umvue_dr", "cbpl"]

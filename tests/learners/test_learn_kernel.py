@@ -3,6 +3,7 @@ import torch
 from balancing_runs import adam, check_stack, check_trains, run_steps, state
 from small_estimators import built, roughened
 
+from upo.core.layers import Sizes
 from upo.errors import InputError
 from upo.functional.imputation import omega_jl
 from upo.functional.kernels import balance_gap, expansion_loss
@@ -11,7 +12,6 @@ from upo.learners.imputation import ImputationLearner
 from upo.learners.kernel import AnchorLearner, KernelWeightLearner
 from upo.learners.prediction import DoublyRobust
 from upo.models.kernel_weight import AdaptiveAnchors, KernelAnchors, KernelWeight
-from upo.models.replica import Sizes
 from upo.pairs import BatchSampler
 
 ROWS = ["kbips", "akbips", "kbdr", "akbdr"]

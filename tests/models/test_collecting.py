@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from upo.models.replica import ReplicaEmbedding, collecting
+from upo.core.layers import ReplicaEmbedding, collecting
 
 
 def make_table(replicas=2):

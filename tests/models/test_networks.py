@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
+from upo.core.layers import Sizes, normal
 from upo.errors import InputError
 from upo.models.adversary import Adversary
 from upo.models.factorization import MatrixFactorization, NeuralCollaborativeFiltering
 from upo.models.imputation import ConstantImputation
 from upo.models.propensity import AdditivePropensity
-from upo.models.replica import Sizes, normal
 
 N_U, N_I, DIM = 6, 9, 4
 SIZES = Sizes(N_U, N_I, [0, 1], 0.08)

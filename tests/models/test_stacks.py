@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 import torch
 
+from upo.core.layers import ReplicaLinear, Sizes, normal
 from upo.models.adversary import Adversary
 from upo.models.factorization import MatrixFactorization, NeuralCollaborativeFiltering
 from upo.models.imputation import ConstantImputation
 from upo.models.propensity import AdditivePropensity
-from upo.models.replica import ReplicaLinear, Sizes, normal
 
 SEEDS = [3, 0, 11]
 R, N_U, N_I, DIM = 3, 6, 9, 4

@@ -13,13 +13,13 @@ from upo.auditing.balance import feature_columns
 from upo.auditing.inference import weighted_sum_tail
 from upo.auditing.pairs import AuditPairs
 from upo.auditing.segments import Segmentation, segment_counts
+from upo.core.layers import Sizes
+from upo.core.optim import ReplicaAdam
+from upo.core.sampling import splitmix64
 from upo.functional.binning import bins_from_edges, equal_mass_edges
 from upo.functional.propensity import binned_upo_loss
 from upo.models.adversary import Adversary
 from upo.models.propensity import AdditivePropensity
-from upo.models.replica import Sizes
-from upo.optim import ReplicaAdam
-from upo.sampling import splitmix64
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

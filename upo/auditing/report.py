@@ -11,10 +11,10 @@ from upo.auditing.calibration import DRAWS, Calibration
 from upo.auditing.love import MOST, love_plot
 from upo.auditing.page import PAGE, facts, paragraph, picture, table
 from upo.auditing.segments import p_text, signed
+from upo.core.files import atomic_file
 from upo.errors import InputError
 from upo.figures.histogram import propensity_histogram
 from upo.figures.reliability import reliability_diagram
-from upo.files import atomic_file
 
 SHOWN = 20  # findings listed on the page; the CSV has all
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from upo.arguments import parse
-from upo.cli import sentences
+from upo.core.arguments import parse
+from upo.core.console import sentences
 from upo.counterfactual.estimates import RATIOS
 from upo.counterfactual.evaluate import evaluate
 from upo.counterfactual.metrics import METRICS

@@ -12,8 +12,8 @@ from upo.pairs import PairSpace
 class RatingDataModule(L.LightningDataModule):
     """A dataset; subclasses implement ``read``.
 
-    Batches need no loader: they are functions of the step number (see ``upo.sampling``), so what a
-    datamodule gives to a stage is the pair space that they are drawn from.
+    Batches need no loader: they are functions of the step number (see ``upo.core.sampling``), so
+    what a datamodule gives to a stage is the pair space that they are drawn from.
 
     Args:
         name: Name of the dataset in results.

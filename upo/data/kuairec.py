@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from upo.core.sampling import splitmix64
 from upo.data.datamodule import RatingDataModule
 from upo.data.download import KUAIREC, obtain
 from upo.data.duplicates import resolve_duplicates
@@ -26,7 +27,6 @@ from upo.data.interactions import Interactions, LabelRule
 from upo.data.rating_data import RatingData
 from upo.data.text_files import read_columns, require
 from upo.errors import InputError
-from upo.sampling import splitmix64
 
 _DERIVED = ("user.txt", "random.txt")
 _OFFICIAL = ("big_matrix.csv", "small_matrix.csv")

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from upo.core.sampling import Permutation, stream_key
 from upo.data.datamodule import RatingDataModule
 from upo.data.interactions import Interactions, LabelRule
 from upo.data.rating_data import RatingData
@@ -19,7 +20,6 @@ from upo.data.semisynthetic_world import (
     classes_by_share,
 )
 from upo.errors import InputError
-from upo.sampling import Permutation, stream_key
 
 _RULE = LabelRule(1.0)  # the ratings of the log are the labels, 0 or 1
 _PROTOCOLS = ("corrected", "as_published")

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upo.core.files import atomic_file
 from upo.data.semisynthetic_completion import Completed, Completion, LogRows
-from upo.files import atomic_file
 
 _FORMAT = 1  # raised when the meaning of a cached matrix changes
 

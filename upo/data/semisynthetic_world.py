@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from upo.core.sampling import Permutation, splitmix64, stream_key, uniform
 from upo.errors import InputError
-from upo.sampling import Permutation, splitmix64, stream_key, uniform
 
 CODES = (0.1, 0.3, 0.5, 0.7, 0.9)  # P(r = 1) of the five classes of pairs, from low to high rating
 POWERS = (4, 4, 3, 2, 1)  # of p in the propensity, class by class

@@ -19,9 +19,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from upo.core.sampling import splitmix64
 from upo.data.interactions import Interactions, LabelRule
 from upo.errors import InputError
-from upo.sampling import splitmix64
 
 _CUTS = (-0.7, 0.4, 1.5, 2.7)  # scores at which a rating of 2, 3, 4, 5 becomes an even bet
 _NOISE = 0.7  # scale of the logistic noise of a rating

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from upo.distributed import batch_mean
+from upo.core.distributed import batch_mean
 
 
 def bmse_loss(p_hat: Tensor, o: Tensor, phi: Tensor) -> Tensor:  # [R, B] x 3 -> [R]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from upo.distributed import batch_mean, batch_sum, into_rows, sum_across_ranks
+from upo.core.distributed import batch_mean, batch_sum, into_rows, sum_across_ranks
 
 
 def mixture_logit(logits: Tensor, log_weight: Tensor) -> Tensor:  # [..., B, N] x 2 -> [..., B]

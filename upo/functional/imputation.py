@@ -6,7 +6,7 @@ clipped by the caller to (0, 1].
 
 from torch import Tensor
 
-from upo.distributed import batch_mean
+from upo.core.distributed import batch_mean
 
 
 def imputation_loss(e: Tensor, e_hat: Tensor, omega: Tensor, density: float) -> Tensor:  # -> [R]

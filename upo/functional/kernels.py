@@ -8,7 +8,7 @@ K(x_j, x) kernel of an anchor x_j and a pair x. The batch is the last axis, anch
 import torch
 from torch import Tensor
 
-from upo.distributed import batch_mean
+from upo.core.distributed import batch_mean
 
 KERNELS = ("gaussian", "exponential")
 

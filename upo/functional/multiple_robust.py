@@ -10,7 +10,7 @@ Source: Li, Dai, Li, Lyu, Dong, Zhou, Wu, "Multiple robust learning for recommen
 import torch
 from torch import Tensor
 
-from upo.distributed import batch_mean, batch_sum, sum_across_ranks
+from upo.core.distributed import batch_mean, batch_sum, sum_across_ranks
 
 LEAST_RIDGE = 1e-10  # keeps collinear columns solvable; far below the rounding of float32 columns
 

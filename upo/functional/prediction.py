@@ -7,7 +7,7 @@ propensity, already clipped by the caller; ``density`` is |O| / |D|.
 
 from torch import Tensor
 
-from upo.distributed import batch_mean, batch_sum
+from upo.core.distributed import batch_mean, batch_sum
 
 
 def naive_loss(e_o: Tensor) -> Tensor:  # [R, B] -> [R]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upo.distributed import batch_sum, gather_rows, sum_across_ranks
+from upo.core.distributed import batch_sum, gather_rows, sum_across_ranks
 from upo.functional.binning import bin_sums, bins_from_edges, equal_mass_edges, equal_width_bins
 
 P_MAX = 1.0 - 1e-6

@@ -9,7 +9,7 @@ Source: Li, Lyu, Zheng, Wu, "TDR-CL: targeted doubly robust collaborative learni
 import torch
 from torch import Tensor
 
-from upo.distributed import batch_sum
+from upo.core.distributed import batch_sum
 
 NEGLIGIBLE = 1e-5  # a covariate with a smaller root mean square is the error of the clip at 1
 

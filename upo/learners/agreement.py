@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from upo.distributed import batch_sum
+from upo.core.distributed import batch_sum
+from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
 from upo.estimator import Estimator
 from upo.functional.errors import cross_entropy
 from upo.learners.base import GradientLearner, Logs, Optimizer
-from upo.optim import Hyper, per_replica
 from upo.pairs import Batch
 
 

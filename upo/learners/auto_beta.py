@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy
 
-from upo.distributed import batch_mean
+from upo.core.distributed import batch_mean
+from upo.core.layers import Sizes
+from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
 from upo.estimator import Estimator
 from upo.functional.propensity import binned_upo_loss
 from upo.functional.theory import beta_star
 from upo.learners.base import Logs
 from upo.learners.propensity import PropensityLearner, UPOPenalty, adversary_weight
-from upo.models.replica import Sizes
-from upo.optim import Hyper, per_replica
 from upo.pairs import Batch, BatchSampler, Pairs
 
 LEAST = 10  # batches before a first estimate; of fewer, its standard error exceeds a third

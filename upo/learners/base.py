@@ -6,11 +6,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from upo.distributed import sum_gradients
+from upo.core.distributed import sum_gradients
+from upo.core.layers import ReplicaEmbedding, collecting
+from upo.core.optim import ReplicaAdam
 from upo.errors import InputError
 from upo.estimator import Estimator
-from upo.models.replica import ReplicaEmbedding, collecting
-from upo.optim import ReplicaAdam
 from upo.pairs import Batch, BatchSampler
 
 Logs = dict[str, Tensor]  # name -> [R], detached

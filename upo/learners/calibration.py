@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upo.distributed import batch_mean, batch_sum
+from upo.core.distributed import batch_mean, batch_sum
+from upo.core.sampling import splitmix64, stream_key, uniform
 from upo.errors import InputError
 from upo.estimator import Estimator
 from upo.functional.calibration import case_control_loss
@@ -15,7 +16,6 @@ from upo.learners.base import GradientLearner, Logs, Optimizer
 from upo.learners.imputation import ImputationLearner
 from upo.models.experts import CalibrationExperts
 from upo.pairs import Batch, BatchSampler, ObservedPairs, Pairs
-from upo.sampling import splitmix64, stream_key, uniform
 
 
 class Fold:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from upo.core.optim import Hyper
 from upo.errors import InputError
 from upo.estimator import Estimator
 from upo.functional.balancing import (
@@ -16,7 +17,6 @@ from upo.learners.balancing import Strength, known_gap
 from upo.learners.base import Optimizer
 from upo.learners.propensity import Penalty, PropensityLearner
 from upo.models.neighbours import Neighbours
-from upo.optim import Hyper
 from upo.pairs import Batch, Pairs
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from upo.distributed import batch_sum
+from upo.core.distributed import batch_sum
 from upo.estimator import Estimator
 from upo.functional.imputation import imputation_loss
 from upo.learners.base import GradientLearner, Learner, Logs, Optimizer

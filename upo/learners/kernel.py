@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from upo.distributed import batch_mean
+from upo.core.distributed import batch_mean
+from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
 from upo.estimator import Estimator
 from upo.functional.errors import cross_entropy
@@ -11,7 +12,6 @@ from upo.functional.kernels import balance_gap, balance_hinge, expansion_loss, w
 from upo.learners.balancing import Strength, known_gap
 from upo.learners.base import GradientLearner, Logs, Optimizer
 from upo.models.kernel_weight import AdaptiveAnchors, KernelAnchors
-from upo.optim import Hyper, per_replica
 from upo.pairs import Batch, BatchSampler, Pairs
 
 

@@ -6,12 +6,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from upo.distributed import batch_mean
+from upo.core.distributed import batch_mean
+from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
 from upo.estimator import Estimator
 from upo.functional.propensity import binned_upo_loss
 from upo.learners.base import GradientLearner, Logs, Optimizer
-from upo.optim import Hyper, per_replica
 from upo.pairs import Batch, BatchSampler, Pairs
 
 

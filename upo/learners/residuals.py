@@ -10,10 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from upo.core.optim import Hyper
 from upo.estimator import Estimator
 from upo.functional.propensity import binned_upo_loss
 from upo.learners.balancing import Strength
-from upo.optim import Hyper
 from upo.pairs import Pairs
 
 P_MIN = 1e-2  # propensities are read inside [P_MIN, 1 - P_MIN] in the weights

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upo.distributed import batch_sum
+from upo.core.distributed import batch_sum
+from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
 from upo.estimator import Estimator
 from upo.functional.calibration import looked_ahead, public_soft_ece, soft_bins, soft_ece
 from upo.models.derived import Mixture
-from upo.optim import Hyper, per_replica
 from upo.pairs import ObservedPairs, Pairs
 
 

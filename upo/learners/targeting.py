@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upo.distributed import share
+from upo.core.distributed import share
 from upo.errors import InputError
 from upo.estimator import Estimator
 from upo.functional.targeting import (

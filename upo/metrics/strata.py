@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from upo.distributed import sum_across_ranks
+from upo.core.distributed import sum_across_ranks
 from upo.metrics.sampling_error import (
     Stratum,
     bias_error,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from upo.distributed import batch_mean
+from upo.core.distributed import batch_mean
+from upo.core.layers import ReplicaLinear, Sizes
 from upo.errors import InputError
-from upo.models.replica import ReplicaLinear, Sizes
 
 if TYPE_CHECKING:
     from upo.estimator import Estimator

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from upo.distributed import world_size
+from upo.core.distributed import world_size
+from upo.core.sampling import EpochStream, Permutation, stream_key
 from upo.errors import InputError
 from upo.functional.binning import bins_from_edges, equal_mass_bins, equal_mass_edges
 from upo.functional.propensity import bin_index
-from upo.sampling import EpochStream, Permutation, stream_key
 
 if TYPE_CHECKING:
     from upo.estimator import Estimator

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from upo.core.layers import Sizes
 from upo.errors import InputError
 from upo.functional.calibration import mixture_logit
 from upo.functional.targeting import clever_covariate
-from upo.models.replica import Sizes
 
 if TYPE_CHECKING:
     from upo.estimator import Estimator

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from upo.distributed import batch_mean
+from upo.core.distributed import batch_mean
+from upo.core.layers import Sizes
 from upo.errors import InputError
 from upo.functional.multiple_robust import balancing_coefficients, balancing_weights, gram_matrix
-from upo.models.replica import Sizes
 from upo.models.weighting import Weighting
 
 if TYPE_CHECKING:

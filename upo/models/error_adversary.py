@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from upo.distributed import batch_mean
+from upo.core.distributed import batch_mean
+from upo.core.layers import Sizes
 from upo.learners.residuals import bias_weight, variance_weight
 from upo.models.adversary import Adversary
-from upo.models.replica import Sizes
 
 if TYPE_CHECKING:
     from upo.estimator import Estimator

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from upo.core.layers import ReplicaLinear, Sizes
+from upo.core.sampling import splitmix64, stream_key, uniform
 from upo.errors import InputError
 from upo.functional.calibration import mixture_logit
 from upo.models.derived import Derived
-from upo.models.replica import ReplicaLinear, Sizes
-from upo.sampling import splitmix64, stream_key, uniform
 
 if TYPE_CHECKING:
     from upo.estimator import Estimator

@@ -5,9 +5,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from upo.core.layers import ReplicaEmbedding, ReplicaLinear, Sizes
+from upo.core.optim import Hyper
 from upo.errors import InputError
-from upo.models.replica import ReplicaEmbedding, ReplicaLinear, Sizes
-from upo.optim import Hyper
 
 
 def check_dim(dim: int) -> int:

@@ -7,9 +7,9 @@ output of the imputation network. Which side is frozen is the caller's choice.
 import torch
 from torch import Tensor, nn
 
+from upo.core.layers import Sizes
 from upo.errors import InputError
 from upo.functional.errors import cross_entropy, squared_error
-from upo.models.replica import Sizes
 
 
 class PseudoLabel:

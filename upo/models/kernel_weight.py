@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from upo.core.layers import Sizes
+from upo.core.optim import Hyper
+from upo.core.sampling import splitmix64, stream_key, uniform
 from upo.errors import InputError
 from upo.functional.kernels import KERNELS, pair_kernel
 from upo.functional.propensity import P_MAX, clip_propensity
 from upo.models.neighbours import ReferencePairs
-from upo.models.replica import Sizes
 from upo.models.weighting import ClippedPropensity
-from upo.optim import Hyper
-from upo.sampling import splitmix64, stream_key, uniform
 
 if TYPE_CHECKING:
     from upo.estimator import Estimator

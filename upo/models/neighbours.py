@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from upo.core.layers import Sizes
+from upo.core.sampling import EpochStream, Permutation, stream_key
 from upo.errors import InputError
 from upo.functional.kernels import unit_range
 from upo.models.factorization import check_dim
-from upo.models.replica import Sizes
-from upo.sampling import EpochStream, Permutation, stream_key
 
 if TYPE_CHECKING:
     from upo.estimator import Estimator

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from upo.core.layers import Sizes
 from upo.errors import InputError
 from upo.models.derived import Derived
-from upo.models.replica import Sizes
 
 if TYPE_CHECKING:
     from upo.estimator import Estimator

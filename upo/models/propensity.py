@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from upo.core.layers import ReplicaEmbedding, Sizes, dot, normal
+from upo.core.optim import Hyper
 from upo.models.factorization import check_dim
-from upo.models.replica import ReplicaEmbedding, Sizes, dot, normal
-from upo.optim import Hyper
 
 
 class AdditivePropensity(nn.Module):

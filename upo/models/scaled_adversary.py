@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from upo.core.layers import Sizes
 from upo.errors import InputError
 from upo.functional.propensity import clip_propensity
 from upo.models.adversary import Adversary, unit_power
-from upo.models.replica import Sizes
 
 if TYPE_CHECKING:
     from upo.estimator import Estimator

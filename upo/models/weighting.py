@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
 from upo.functional.propensity import clip_propensity
-from upo.optim import Hyper, per_replica
 
 if TYPE_CHECKING:
     from upo.estimator import Estimator

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upo.distributed import share
+from upo.core.distributed import share
+from upo.core.sampling import EpochStream, Permutation, stream_key
 from upo.functional.propensity import bin_residuals
 from upo.learners.propensity import adversary_weight
 from upo.modules.stage import StageModule
 from upo.pairs import Pairs
-from upo.sampling import EpochStream, Permutation, stream_key
 
 PROBE_PAIRS = 65536
 

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from upo.cli import quiet, sentences
+from upo.core.console import quiet, sentences
+from upo.core.files import write_atomically
 from upo.errors import InputError
 from upo.report.figures import every_figure
 from upo.report.gather import gather
 from upo.report.render import csv_text, latex_text, markdown_text
 from upo.report.summary import tables
-from upo.results import write_atomically
 
 FORMATS = ("md", "csv", "tex")
 USAGE = "python -m upo.report RUNS... [out=FOLDER] [formats=md,csv,tex]"

@@ -8,12 +8,12 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from upo.core.files import write_atomically
 from upo.errors import InputError
 from upo.report import figures
 from upo.report.gather import gather
 from upo.report.render import csv_text, markdown_text
 from upo.report.summary import tables
-from upo.results import write_atomically
 
 
 class ReportRuns(Callback):

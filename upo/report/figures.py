@@ -12,10 +12,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from upo import figures
+from upo.core.files import atomic_file
 from upo.errors import InputError
 from upo.figures.estimates import interval_dots
 from upo.figures.style import styled
-from upo.files import atomic_file
 from upo.report.gather import GROUP, short_names, swept
 from upo.report.summary import measured, tables
 from upo.results import DIAGNOSED

@@ -21,3 +21,9 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a kill leaves the old one or the new one."""
+    with atomic_file(path) as file:
+        file.write(text.encode())

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from upo.core.optim import Hyper, per_replica
+from upo.core.sampling import generator_seed
 from upo.errors import InputError
-from upo.optim import Hyper, per_replica
-from upo.sampling import generator_seed
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,15 @@
-"""Sums across processes that make N devices equal one, and the launch strategy that goes with them.
+"""Sums across processes that make N devices equal one.
 
 Every rank holds a slice of the global batch. A loss is a function of *global* batch sums, so each
 rank computes the same loss value; its gradient with respect to this rank's slice is a part of the
 whole gradient, and the parts are added explicitly before the optimiser steps.
 """
 
-import atexit
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 LARGE = 2**16  # elements of a gradient that is not worth a copy
@@ -129,27 +127,3 @@ def gather_rows(x: Tensor) -> Tensor:  # [..., b] -> [..., B], in rank order
     parts = [torch.empty_like(padded) for _ in range(size)]
     dist.all_gather(parts, padded)
     return torch.cat([p[..., : int(c)] for p, c in zip(parts, counts, strict=True)], dim=-1)
-
-
-class ExactStrategy(DDPStrategy):
-    """DDP's launcher and process group without its averaging.
-
-    ``DistributedDataParallel`` averages gradients of per-rank mean losses, which is not the
-    gradient of a loss of global sums, and its reducer does not take several backward passes a step.
-    """
-
-    def setup_environment(self) -> None:
-        """Join the group, and leave it before the interpreter goes.
-
-        Threads of a gloo group that is left to the end of the process may abort it there.
-        """
-        super().setup_environment()
-        atexit.register(_leave_group)
-
-    def configure_ddp(self) -> None:
-        """Leave the module unwrapped: learners sum gradients themselves."""
-
-
-def _leave_group() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()

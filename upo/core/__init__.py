@@ -1,0 +1,1 @@
+"""What makes N devices one and R seeds one run; it knows nothing of ratings."""
