@@ -112,8 +112,8 @@ def test_blocks_and_formats_change_nothing(home, monkeypatch):
     many.to_csv(home / "many.tsv.gz", index=False, sep="\t")
     whole = ask(home, f"pairs={home / 'many.csv'}")
     assert len(whole) == 250
-    monkeypatch.setattr("upo.frame_files.ROWS", 7)
-    monkeypatch.setattr("upo.frame_files.BYTES", 256)
+    monkeypatch.setattr("upo.tables.files.ROWS", 7)
+    monkeypatch.setattr("upo.tables.files.BYTES", 256)
     for name in ("many.csv", "many.parquet", "many.pq", "many.tsv.gz"):
         pd.testing.assert_frame_equal(ask(home, f"pairs={home / name}"), whole, rtol=1e-6)
     out = ask(home, f"pairs={home / 'many.csv'}", f"out={home / 'a.parquet'}")
@@ -265,7 +265,7 @@ def test_wrong_arguments_end_in_one_sentence(home, name):
 
 
 def test_gaps_are_named_by_their_row_in_any_block(home, monkeypatch):
-    monkeypatch.setattr("upo.frame_files.ROWS", 2)
+    monkeypatch.setattr("upo.tables.files.ROWS", 2)
     pd.DataFrame({"user": ["a"] * 5, "item": ["b"] * 4 + [None]}).to_parquet(home / "gap.parquet")
     with pytest.raises(InputError, match="row 5 has no item"):
         ask(home, f"pairs={home / 'gap.parquet'}")

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from upo.core.sampling import EpochStream, Permutation, stream_key
 from upo.estimator import Estimator
-from upo.frame_ids import spread
 from upo.pairs import Pairs
+from upo.tables.ids import spread
 
 BLOCK = 2**17  # pairs x replicas predicted at once
 

@@ -11,10 +11,10 @@ from upo.data.interactions import LabelRule
 from upo.errors import InputError
 from upo.experiment import Experiment
 from upo.fitted import Fitted, load
-from upo.frame_ids import check_columns
 from upo.results import DIAGNOSED, FIXED, LAST
 from upo.run import result_rows
 from upo.settings import as_library, composed_run, flat, plain, resolved
+from upo.tables.ids import check_columns
 
 __all__ = ["Fitted", "fit", "load"]
 

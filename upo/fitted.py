@@ -14,12 +14,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from upo.answers import Answers
-from upo.data.frames import check_nulls, to_arrow
-from upo.data.interactions import Ids
 from upo.errors import InputError
 from upo.estimator import Estimator
-from upo.frame_ids import Places, check_columns
 from upo.saved import read_model, write_model
+from upo.tables.frames import check_nulls, to_arrow
+from upo.tables.ids import Places, check_columns
+from upo.tables.numbering import Ids
 
 
 class NotFittedError(InputError, AttributeError):

@@ -11,11 +11,11 @@ from tqdm.auto import tqdm
 
 from upo.core.arguments import parse
 from upo.core.console import quiet, sentences
-from upo.data.frames import check_nulls
 from upo.errors import InputError
 from upo.fitted import Fitted
-from upo.frame_files import read_blocks, table_writer
 from upo.run_model import load_model
+from upo.tables.files import read_blocks, table_writer
+from upo.tables.frames import check_nulls
 
 USAGE = """
 python -m upo.predict run=RUN_DIR pairs=FILE out=FILE [key=value ...]

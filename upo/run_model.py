@@ -12,13 +12,13 @@ from omegaconf.errors import OmegaConfBaseException
 from upo.assembly import build_estimator
 from upo.checkpoint import load_checked
 from upo.data.datamodule import RatingDataModule
-from upo.data.interactions import Ids
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
 from upo.fitted import Fitted, load
 from upo.protocols import Protocol
 from upo.saved import FILE, check_targets, targets
 from upo.settings import resolved
+from upo.tables.numbering import Ids
 
 _FILES = ("train", "test", "user_features", "item_features", "data_dir")
 

@@ -12,11 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from upo.assembly import build_estimator
 from upo.checkpoint import save_atomically
 from upo.core.distributed import rank
-from upo.data.interactions import Ids
 from upo.errors import InputError
 from upo.estimator import Estimator
-from upo.frame_ids import plain_ids, restored_ids
 from upo.pairs import PairSpace
+from upo.tables.ids import plain_ids, restored_ids
+from upo.tables.numbering import Ids
 
 SCHEMA = 2
 FILE = "model.pt"

@@ -7,7 +7,7 @@ import torch
 from api_world import TEST, TRAIN, places, short
 
 import upo
-from upo.frame_ids import SAMPLE, spread
+from upo.tables.ids import SAMPLE, spread
 
 
 def test_the_metrics_are_those_of_the_predictions(fitted):

@@ -7,10 +7,10 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from upo.data import columns
-from upo.data.columns import collect, csv_blocks, parquet_blocks
 from upo.data.table import read_table
 from upo.errors import InputError
+from upo.tables import columns
+from upo.tables.columns import collect, csv_blocks, parquet_blocks
 
 NAMES = ("user", "item", "rating")
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upo.data import id_map
-from upo.data.id_map import Numbered, Numbering, as_whole_numbers, join_ids
+from upo.tables import numbering as id_map
+from upo.tables.numbering import Numbered, Numbering, as_whole_numbers, join_ids
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=4)
 COLUMNS = st.one_of(

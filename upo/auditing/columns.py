@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from upo.data.frames import encode
 from upo.errors import InputError
+from upo.tables.frames import encode
 
 MAX_GROUPS = 50  # distinct texts that still are groups; more are ids, names or comments
 

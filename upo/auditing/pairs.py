@@ -10,10 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from upo.auditing.columns import Column, chosen_columns, column_values
-from upo.data.frames import check_nulls, encode, to_arrow
-from upo.data.interactions import Ids, shown
 from upo.errors import InputError
 from upo.functional.propensity import P_MAX
+from upo.tables.frames import check_nulls, encode, to_arrow
+from upo.tables.numbering import Ids, shown
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

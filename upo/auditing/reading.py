@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from upo.data.frames import first_line
 from upo.errors import InputError
-from upo.frame_files import suffix
+from upo.tables.files import suffix
+from upo.tables.frames import first_line
 
 _SEPARATORS = {".tsv": "\t"}
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upo.auditing.columns import Column
 from upo.auditing.inference import count_p_values
 from upo.auditing.pairs import AuditPairs
-from upo.data.interactions import shown
+from upo.tables.numbering import shown
 
 Floats = NDArray[np.float64]
 

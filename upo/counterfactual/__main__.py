@@ -11,7 +11,7 @@ from upo.core.console import sentences
 from upo.counterfactual.estimates import RATIOS
 from upo.counterfactual.evaluate import evaluate
 from upo.counterfactual.metrics import METRICS
-from upo.frame_files import read_whole, table_writer
+from upo.tables.files import read_whole, table_writer
 
 USAGE = """
 python -m upo.counterfactual log=FILE scores=FILE [key=value ...]

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from upo.counterfactual.estimates import Values
-from upo.data.frames import check_nulls, first_line, to_arrow
 from upo.data.interactions import LabelRule
 from upo.errors import InputError
-from upo.frame_ids import as_frame, check_columns, joint_index
+from upo.tables.frames import check_nulls, first_line, to_arrow
+from upo.tables.ids import as_frame, check_columns, joint_index
 
 Index = np.ndarray[Any, np.dtype[np.int64]]
 

@@ -5,19 +5,12 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from upo.errors import InputError
-
-Ids = np.ndarray[Any, Any]
-"""The original ids by index: `ids[k]` is what the source calls user (or item) number k."""
-
-BLOCK = 2**22
-"""Rows worked on at once, so that no step needs several copies of a whole column."""
+from upo.tables.numbering import BLOCK, Ids, shown
 
 
 @dataclass(frozen=True)
@@ -186,11 +179,6 @@ def sorted_rows(
 
 def _name(index: int, ids: tuple[Ids, Ids] | None, axis: int) -> str:
     return f"number {index} (counted from 0)" if ids is None else shown(ids[axis][index])
-
-
-def shown(value: Any) -> str:
-    """An id as error sentences show it: numpy's scalars as the plain values they are."""
-    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def _check_columns(users: Tensor, items: Tensor, ratings: Tensor, source: str) -> None:

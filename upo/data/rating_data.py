@@ -9,8 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from upo.data.interactions import BLOCK, Ids, Interactions, LabelRule
+from upo.data.interactions import Interactions, LabelRule
 from upo.errors import InputError
+from upo.tables.numbering import BLOCK, Ids
 
 Row = tuple[str, str, str]
 

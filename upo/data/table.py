@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from upo.data.columns import LogColumns, collect, csv_blocks, parquet_blocks
 from upo.data.datamodule import RatingDataModule
-from upo.data.frames import Columns, first_line, rating_data_from_frames
-from upo.data.id_map import as_whole_numbers
+from upo.data.frames import Columns, rating_data_from_frames
 from upo.data.interactions import LabelRule
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
+from upo.tables.columns import LogColumns, collect, csv_blocks, parquet_blocks
+from upo.tables.frames import first_line
+from upo.tables.numbering import as_whole_numbers
 
 _PARQUET = (".parquet", ".pq")
 _CSV = {".csv": ",", ".tsv": "\t", ".txt": ","}  # each also with .gz behind it

@@ -11,8 +11,8 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from upo.core.files import atomic_file
-from upo.data.frames import first_line
 from upo.errors import InputError
+from upo.tables.frames import first_line
 
 ROWS = 2**17  # of a Parquet file read at once
 BYTES = 2**22  # of a CSV file read at once

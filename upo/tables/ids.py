@@ -9,9 +9,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from upo.data.frames import encode
-from upo.data.interactions import Ids
 from upo.errors import InputError
+from upo.tables.frames import encode
+from upo.tables.numbering import Ids
 
 SAMPLE = 2**12  # users (items) whose mean stands for an unseen one, spread evenly where more exist
 _RENAME = "rename them, or name yours when fitting: fit(..., user=, item=, rating=)"

@@ -13,7 +13,11 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from upo.data.interactions import BLOCK, Ids
+Ids = np.ndarray[Any, Any]
+"""The original ids by index: `ids[k]` is what the source calls user (or item) number k."""
+
+BLOCK = 2**22
+"""Rows worked on at once, so that no step needs several copies of a whole column."""
 
 WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
 
@@ -125,3 +129,8 @@ def _as_numpy(values: pa.Array) -> Ids:
     whole = kind in "iu" or (kind == "f" and bool((array == np.floor(array)).all()))
     fits = kind == "i" or (whole and (np.abs(array) < 2**63).all())
     return array.astype(np.int64) if fits else array
+
+
+def shown(value: Any) -> str:
+    """An id as error sentences show it: numpy's scalars as the plain values they are."""
+    return repr(value.item() if isinstance(value, np.generic) else value)

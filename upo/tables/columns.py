@@ -19,9 +19,8 @@ import pyarrow.parquet
 import torch
 from torch import Tensor
 
-from upo.data.id_map import Numbered, Numbering
-from upo.data.interactions import BLOCK
 from upo.errors import InputError
+from upo.tables.numbering import BLOCK, Numbered, Numbering
 
 CSV_BLOCK = 2**26
 """Bytes of a CSV file that are parsed at once."""

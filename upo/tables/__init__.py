@@ -1,0 +1,1 @@
+"""CSV, Parquet and data frames: read, checked and written once; ids to indices and back."""
