@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import N_ITEMS, N_USERS, make_log, make_space
 
-from upo.bits import bit_set, contains
 from upo.pairs import BatchSampler, PairSpace
+from upo.pairs.bits import bit_set, contains
 
 R = 3
 

@@ -17,6 +17,7 @@ from upo.assembly import build_estimator, build_stage
 from upo.diagnosis import Diagnostics
 from upo.evaluation import MarSet, heldout_log_loss
 from upo.experiment import Experiment
+from upo.pairs import PairSpace
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "estimator").glob("*.yaml"))
@@ -56,7 +57,7 @@ class Run:
         self.data, self.protocol = experiment.datamodule.data, experiment.protocol
         self.mar = MarSet(self.data, experiment.datamodule.k)
         self.protocol.use(self.mar)
-        space = experiment.datamodule.pair_space(experiment.seeds, self.protocol.holdout)
+        space = PairSpace.of(experiment.datamodule.data, experiment.seeds, self.protocol.holdout)
         self.estimator = build_estimator(self.config, space)
         self.estimator.networks.to(dtype)
         self.drawn = []  # [R, b] indices of each step

@@ -8,6 +8,7 @@ from upo import diagnosis
 from upo.assembly import build_estimator
 from upo.evaluation import MarSet
 from upo.experiment import Experiment
+from upo.pairs import PairSpace
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +16,7 @@ def untrained():
     config = configure("dr_jl", "seeds=2", "dataset.n_users=60", "dataset.n_items=50")
     experiment = Experiment(config, progress=False)
     data = experiment.datamodule.data
-    space = experiment.datamodule.pair_space(experiment.seeds, 0.1)
+    space = PairSpace.of(experiment.datamodule.data, experiment.seeds, 0.1)
     return data, MarSet(data, 5), build_estimator(config.estimator, space).eval()
 
 

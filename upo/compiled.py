@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from upo.batch import Batch
 from upo.errors import InputError
+from upo.pairs.space import Batch
 from upo.replay import Recording
 
 # Compiling takes some 20 seconds, and saves about 1 ms a step or 0.5 microseconds a pair.

@@ -26,6 +26,7 @@ from upo.evaluation import MarSet
 from upo.modules.callbacks import History, ReplicaSelection, StageProgress
 from upo.modules.stage import StageModule
 from upo.modules.strategy import ExactStrategy
+from upo.pairs import PairSpace
 from upo.protocols import Protocol
 
 SWITCH = {"auto": None, "true": True, "false": False}
@@ -98,7 +99,7 @@ class Experiment:
         data = self.datamodule.data
         mar = MarSet(data, self.datamodule.k)
         self.protocol.use(mar)
-        space = self.datamodule.pair_space(self.seeds, self.protocol.holdout)
+        space = PairSpace.of(self.datamodule.data, self.seeds, self.protocol.holdout)
         config = self.config.estimator
         estimator = build_estimator(config, space)
         modules = [

@@ -15,6 +15,7 @@ from upo.data.datamodule import RatingDataModule
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
 from upo.fitted import Fitted, load
+from upo.pairs import PairSpace
 from upo.protocols import Protocol
 from upo.saved import FILE, check_targets, targets
 from upo.settings import resolved
@@ -51,7 +52,7 @@ def load_model(folder: Path, *, log: Path | None = None, trusted: bool = False) 
     protocol: Protocol = instantiate(config.protocol)
     data = datamodule.data
     user_ids, item_ids = _ids(data, folder)
-    space = datamodule.pair_space(state["seeds"], protocol.holdout)
+    space = PairSpace.of(datamodule.data, state["seeds"], protocol.holdout)
     estimator = build_estimator(config.estimator, space)
     try:
         estimator.load_state_dict(state["estimator"])

@@ -34,6 +34,7 @@ from upo.data.datamodule import InMemoryDataModule
 from upo.data.interactions import Interactions, LabelRule
 from upo.data.rating_data import RatingData, report
 from upo.data.table import read_table
+from upo.pairs import PairSpace
 from upo.protocols import Holdout
 from upo.settings import composed_run
 
@@ -105,7 +106,7 @@ class Steps:
     def __init__(self, data: RatingData, o: argparse.Namespace) -> None:
         config = configured(o).estimator
         self.count = o.steps
-        space = InMemoryDataModule(data).pair_space([0], 0.1)
+        space = PairSpace.of(InMemoryDataModule(data).data, [0], 0.1)
         estimator = build_estimator(config, space)
         self.observed, self.parameters = space.n_observed, estimator.parameters_per_replica
         self.stages = {

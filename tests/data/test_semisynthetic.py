@@ -13,7 +13,7 @@ from upo.data.synthetic import SyntheticDataModule
 from upo.errors import InputError
 from upo.functional.binning import bins_from_edges, equal_mass_edges
 from upo.functional.diagnostics import ece
-from upo.pairs import BatchSampler
+from upo.pairs import BatchSampler, PairSpace
 
 
 def small_study(tmp_path, **arguments):
@@ -38,7 +38,7 @@ def test_any_dataset_may_be_the_base(tmp_path):
 
 def test_batches_of_d_leave_the_held_out_cells_out(tmp_path):
     study = small_study(tmp_path)
-    space = study.pair_space([0, 1], 0.1)
+    space = PairSpace.of(study.data, [0, 1], 0.1)
     cells = study.data.cells
     assert space.n_pairs == len(cells)
     assert space.density == len(study.data.train) / len(cells)
@@ -51,7 +51,7 @@ def test_batches_of_d_leave_the_held_out_cells_out(tmp_path):
 
 def test_held_out_cells_may_count_as_unobserved(tmp_path):
     corrected, study = small_study(tmp_path), small_study(tmp_path, all_cells=True)
-    space = study.pair_space([0], 0.0)
+    space = PairSpace.of(study.data, [0], 0.0)
     assert space.n_pairs == 60 * 40
     assert torch.equal(study.data.train.keys, corrected.data.train.keys)  # the log is the same
     assert torch.equal(study.data.test.keys, corrected.data.test.keys)

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 import upo.config  # noqa: F401 - registers the schema
 from upo.assembly import build_estimator
 from upo.experiment import Experiment
-from upo.pairs import BatchSampler
+from upo.pairs import BatchSampler, PairSpace
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 WORLD = [
@@ -50,7 +50,7 @@ def built(name, *overrides, seeds=(0, 1)):
     """Untrained networks of an estimator with a batch of O and all of D."""
     config = configure(name, f"seeds={list(seeds)}", *overrides)
     experiment = Experiment(config, progress=False)
-    space = experiment.datamodule.pair_space(experiment.seeds, 0.1)
+    space = PairSpace.of(experiment.datamodule.data, experiment.seeds, 0.1)
     estimator = build_estimator(config.estimator, space)
     return config, estimator, BatchSampler(space, "test", 64, space.n_pairs)
 

@@ -10,6 +10,7 @@ from omegaconf import open_dict
 from upo.assembly import build_estimator, build_stage
 from upo.evaluation import MarSet
 from upo.experiment import make_trainer
+from upo.pairs import PairSpace
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 STEPS = 20  # an epoch
@@ -34,7 +35,7 @@ def build(config, seeds):
     """Estimator and modules of a configuration, nothing trained."""
     data, protocol = instantiate(config.dataset), instantiate(config.protocol)
     protocol.use(MarSet(data.data, data.k))
-    space = data.pair_space(seeds, protocol.holdout)
+    space = PairSpace.of(data.data, seeds, protocol.holdout)
     estimator = build_estimator(config.estimator, space)
     modules = [
         build_stage(name, config.estimator, estimator, protocol)

@@ -6,7 +6,6 @@ import lightning as L  # noqa: N812 - the name that Lightning's own documentatio
 
 from upo.data.rating_data import RatingData, drop_overlap
 from upo.errors import InputError
-from upo.pairs import PairSpace
 
 
 class RatingDataModule(L.LightningDataModule):
@@ -58,31 +57,6 @@ class RatingDataModule(L.LightningDataModule):
         self.setup()
         assert self._data is not None  # set by setup
         return self._data
-
-    def pair_space(self, seeds: list[int], holdout: float) -> PairSpace:
-        """The pair space of a run with these seeds.
-
-        Raises:
-            InputError: If the held-out share leaves nothing to train on, or holds out nothing.
-        """
-        train = self.data.train
-        space = PairSpace(
-            train.keys,
-            train.labels(self.data.label_rule),
-            train.n_users,
-            train.n_items,
-            seeds,
-            holdout,
-            cells=self.data.cells,
-            truth=self.data.truth,
-        )
-        if holdout and not 0 < space.n_held < space.n_observed:
-            raise InputError(
-                f"Holding out {holdout:g} of {space.n_observed} training ratings leaves "
-                f"{space.n_train} to train on and {space.n_held} to select by; give more ratings "
-                "or another protocol.share."
-            )
-        return space
 
 
 class InMemoryDataModule(RatingDataModule):

@@ -1,0 +1,87 @@
+"""The batches of a stage as functions of the step number."""
+
+import torch
+from torch import Tensor
+
+from upo.core import distributed
+from upo.core.sampling import EpochStream, Permutation, stream_key
+from upo.pairs.space import Batch, ObservedPairs, Pairs, PairSpace
+
+
+class BatchSampler:
+    """Draws the batches of one stage.
+
+    Args:
+        space: The pair space.
+        stage: Name of the stage; streams of different stages are independent.
+        observed_batch: Rows of O in a step; 0 for none. Capped at the training rows there are.
+        pair_batch: Pairs of D in a step; 0 for none. With ``|D|`` or more, all of D every step.
+    """
+
+    def __init__(self, space: PairSpace, stage: str, observed_batch: int, pair_batch: int) -> None:
+        self.space = space
+        self.observed_batch = min(observed_batch, space.n_train)
+        self.pair_batch = min(pair_batch, space.n_pairs)
+        self.stage = stage
+        self._full: Pairs | None = None
+
+    def steps_per_epoch(self) -> int:
+        """Batches of O in an epoch, at least 1; without O, batches of D that cover D once."""
+        if self.observed_batch:
+            return max(1, self.space.n_train // self.observed_batch)
+        return max(1, self.space.n_pairs // max(1, self.pair_batch))
+
+    def chunk(self, first: int, count: int) -> list[Batch]:
+        """Batches of steps ``first .. first + count - 1``: this rank's slice of each."""
+        observed = self._draw_observed(first, count)
+        pairs = self._draw_pairs(first, count)
+        return [
+            Batch(observed[s] if observed else None, pairs[s] if pairs else None)
+            for s in range(count)
+        ]
+
+    def _draw_observed(self, first: int, count: int) -> list[ObservedPairs]:
+        if not self.observed_batch:
+            return []
+        stream = EpochStream(Permutation(self.space.n_train), self._key("observed"))
+        lo, hi = distributed.share(self.observed_batch)
+        rows = self.space.train_rows(stream.rows(first, count, lo, hi, self.observed_batch))
+        chunk = ObservedPairs(rows, self.space, self.observed_batch)
+        known = torch.ones_like(rows[:, 0], dtype=torch.bool)
+        parts = map(_steps, (chunk.users, chunk.items, chunk.labels))
+        return [
+            ObservedPairs.of(users, items, labels, known, chunk)
+            for users, items, labels in zip(*parts, strict=True)
+        ]
+
+    def _draw_pairs(self, first: int, count: int) -> list[Pairs]:
+        if not self.pair_batch:
+            return []
+        lo, hi = distributed.share(self.pair_batch)
+        if self.pair_batch == self.space.n_pairs:
+            if self._full is None:
+                index = torch.arange(lo, hi, device=self.space.keys.device)
+                expanded = index.expand(self.space.replicas, -1)
+                self._full = self.space.pairs(expanded, self.pair_batch)
+            self._full.memo.clear()
+            self._full.binned = None
+            return [self._full] * count
+        domain = Permutation(self.space.n_pairs, self.space.n_items)
+        stream = EpochStream(domain, self._key("pairs"))
+        index = stream.rows(first, count, lo, hi, self.pair_batch)
+        chunk = self.space.pairs(index, self.pair_batch)
+        steps = []
+        parts = map(_steps, (chunk.users, chunk.items, chunk.observed))
+        for users, items, observed in zip(*parts, strict=True):
+            step = Pairs(users, items, self.space, self.pair_batch)
+            step.observed = observed
+            steps.append(step)
+        return steps
+
+    def _key(self, purpose: str) -> Tensor:
+        return stream_key(self.space.seeds, self.stage, purpose)
+
+
+def _steps(chunk: Tensor) -> tuple[Tensor, ...]:  # [R, steps, B] -> steps x [R, B]
+    """Each step's part of a chunk, contiguous."""
+    return chunk.transpose(0, 1).contiguous().unbind(0)

@@ -1,0 +1,274 @@
+"""The pair space D = users x items, never materialised: lookups, splits and batches.
+
+Observed pairs live in sorted keys ``u * n_items + i``; whether a pair was observed is a binary
+search, or one bit where D is not too large for the log. Each replica may hold out other rows; its
+split is a keyed permutation, not a list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from upo.core.layers import Sizes
+from upo.core.sampling import Permutation, stream_key
+from upo.data.rating_data import Cells, RatingData, Truth
+from upo.errors import InputError
+from upo.pairs.bits import affordable, bit_set, contains
+
+
+class PairSpace(nn.Module):
+    """Observed keys and labels on the device, with the split and the streams of each replica.
+
+    Args:
+        keys: ``[N]`` sorted unique int64 keys of the MNAR log.
+        labels: ``[N]`` 0/1 labels.
+        n_users: Rows of D.
+        n_items: Columns of D.
+        seeds: One for each replica.
+        holdout: Share of the log held out for selection, in [0, 1), drawn by seed.
+        cells: The part of users x items that is D, all of it by default; the log lies in it.
+        truth: Propensities and labels of all pairs, where they are known.
+    """
+
+    keys: Tensor
+    bits: Tensor
+    labels: Tensor
+    seeds: Tensor
+
+    def __init__(
+        self,
+        keys: Tensor,
+        labels: Tensor,
+        n_users: int,
+        n_items: int,
+        seeds: list[int],
+        holdout: float = 0.0,
+        cells: Cells | None = None,
+        truth: Truth | None = None,
+    ) -> None:
+        super().__init__()
+        self.cells, self.truth = cells, truth
+        self.n_users, self.n_items = n_users, n_items
+        self.register_buffer("keys", keys, persistent=False)
+        self.register_buffer("labels", labels.float(), persistent=False)
+        self.register_buffer("seeds", torch.tensor(seeds), persistent=False)
+        self.n_observed = len(keys)
+        size = n_users * n_items
+        bits = bit_set(keys, size) if affordable(len(keys), size) else keys.new_zeros(0)
+        self.register_buffer("bits", bits, persistent=False)
+        self.n_held = round(self.n_observed * holdout)
+        self.n_train = self.n_observed - self.n_held
+        self._split = Permutation(self.n_observed)
+
+    @classmethod
+    def of(cls, data: RatingData, seeds: list[int], holdout: float) -> PairSpace:
+        """The pair space of a run on a dataset with these seeds.
+
+        Raises:
+            InputError: If the held-out share leaves nothing to train on, or holds out nothing.
+        """
+        train = data.train
+        space = cls(
+            train.keys,
+            train.labels(data.label_rule),
+            train.n_users,
+            train.n_items,
+            seeds,
+            holdout,
+            cells=data.cells,
+            truth=data.truth,
+        )
+        if holdout and not 0 < space.n_held < space.n_observed:
+            raise InputError(
+                f"Holding out {holdout:g} of {space.n_observed} training ratings leaves "
+                f"{space.n_train} to train on and {space.n_held} to select by; give more ratings "
+                "or another protocol.share."
+            )
+        return space
+
+    @property
+    def replicas(self) -> int:
+        """R."""
+        return len(self.seeds)
+
+    @property
+    def sizes(self) -> Sizes:
+        """What networks need to be built."""
+        return Sizes(self.n_users, self.n_items, self.seeds.tolist(), self.density)
+
+    @property
+    def n_pairs(self) -> int:
+        """|D|, a multiple of ``n_items``."""
+        return self.n_users * self.n_items if self.cells is None else len(self.cells)
+
+    @property
+    def density(self) -> float:
+        """|O| / |D|, held-out rows included."""
+        return self.n_observed / self.n_pairs
+
+    def find(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Row in the log (arbitrary where absent) and whether it is there; both of users' shape."""
+        key = users * self.n_items + items
+        row = torch.searchsorted(self.keys, key).clamp_(max=self.n_observed - 1)
+        return row, self.keys[row] == key
+
+    def observed(self, users: Tensor, items: Tensor) -> Tensor:
+        """Whether pairs are in the log; bool of users' shape."""
+        if len(self.bits):
+            return contains(self.bits, users * self.n_items + items)
+        return self.find(users, items)[1]
+
+    def train_rows(self, positions: Tensor) -> Tensor:  # [R, ...] -> [R, ...]
+        """Rows of the log at positions ``0 .. n_train - 1`` of each replica's split."""
+        if self.n_held == 0:
+            return positions
+        return self._split(positions, self._split_key(positions.dim()))
+
+    def held_rows(self, lo: int, hi: int) -> Tensor:
+        """``[R, hi - lo]`` held-out rows of each replica (positions lo .. hi - 1 of ``n_held``)."""
+        positions = torch.arange(self.n_train + lo, self.n_train + hi, device=self.keys.device)
+        expanded = positions.expand(self.replicas, -1)
+        return self._split(expanded, self._split_key(2))
+
+    def in_train(self, rows: Tensor) -> Tensor:  # [R, ...] -> bool
+        """Whether rows of the log are training rows of their replica."""
+        if self.n_held == 0:
+            return torch.ones_like(rows, dtype=torch.bool)
+        return self._split.inverse(rows, self._split_key(rows.dim())) < self.n_train
+
+    def _split_key(self, dim: int) -> Tensor:
+        return stream_key(self.seeds, "split").view(-1, *[1] * (dim - 1))
+
+    def pairs(self, index: Tensor, total: int) -> Pairs:
+        """Pairs of D by number, 0 .. ``n_pairs - 1`` (``[R, B]``): their keys where D is all."""
+        return self.pairs_at(index if self.cells is None else self.cells(index), total)
+
+    def pairs_at(self, keys: Tensor, total: int) -> Pairs:
+        """Pairs of keys ``u * n_items + i`` (``[R, B]``), in D or not."""
+        users = torch.div(keys, self.n_items, rounding_mode="floor")
+        return Pairs(users, keys - users * self.n_items, self, total)
+
+
+@dataclass(eq=False)
+class Pairs:
+    """A slice of a batch of user-item pairs, one row for each replica.
+
+    Attributes:
+        users: ``[R, B]`` int64.
+        items: ``[R, B]`` int64.
+        space: Where observation and labels are looked up.
+        total: Global size of the batch (B summed over ranks).
+        memo: Results of networks on this batch by (network, what): parameter version, whether the
+            value carries a graph, value.
+        binned: The propensities that were last assigned to bins, and their bins.
+    """
+
+    users: Tensor
+    items: Tensor
+    space: PairSpace
+    total: int
+    memo: dict[tuple[str, str], tuple[int, bool, Tensor]] = field(default_factory=dict)
+    binned: tuple[Tensor, Tensor] | None = None
+
+    @cached_property
+    def _row(self) -> Tensor:
+        return self.space.find(self.users, self.items)[0]
+
+    @cached_property
+    def observed(self) -> Tensor:
+        """``[R, B]`` bool: the pair is in the log, held-out rows included."""
+        return self.space.observed(self.users, self.items)
+
+    @cached_property
+    def o(self) -> Tensor:
+        """``observed`` as 0/1 floats."""
+        return self.observed.float()
+
+    @cached_property
+    def trainable(self) -> Tensor:
+        """``[R, B]`` bool: the pair is a training row of its replica."""
+        return self.observed & self.space.in_train(self._row)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """``[R, B]`` 0/1 labels; 0 where there is no training row, so mask with ``trainable``."""
+        return torch.where(self.trainable, self.space.labels[self._row], 0.0)
+
+
+class ObservedPairs(Pairs):
+    """Training rows: every pair is observed and labelled."""
+
+    def __init__(self, rows: Tensor, space: PairSpace, total: int) -> None:
+        keys = space.keys[rows]
+        users = torch.div(keys, space.n_items, rounding_mode="floor")
+        super().__init__(users, keys - users * space.n_items, space, total)
+        self.observed = torch.ones_like(rows, dtype=torch.bool)
+        self.trainable = self.observed
+        self.labels = space.labels[rows]
+
+    @classmethod
+    def of(
+        cls, users: Tensor, items: Tensor, labels: Tensor, known: Tensor, like: ObservedPairs
+    ) -> ObservedPairs:
+        """Rows that were looked up before, ``[R, B]`` each; ``known`` is all true."""
+        rows = cls.__new__(cls)
+        Pairs.__init__(rows, users, items, like.space, like.total)
+        rows.observed = rows.trainable = known
+        rows.labels = labels
+        return rows
+
+
+@dataclass(eq=False)
+class Batch:
+    """What one step sees: training rows from O and pairs from D (either may be absent)."""
+
+    observed: ObservedPairs | None
+    pairs: Pairs | None
+
+    @property
+    def o(self) -> ObservedPairs:
+        """The batch of O.
+
+        Raises:
+            InputError: If the stage draws no observed rows.
+        """
+        if self.observed is None:
+            raise InputError("This learner needs observed rows; set the stage's observed_batch.")
+        return self.observed
+
+    @property
+    def d(self) -> Pairs:
+        """The batch of D.
+
+        Raises:
+            InputError: If the stage draws no pairs of D.
+        """
+        if self.pairs is None:
+            raise InputError("This learner needs pairs of D; set the stage's pair_batch.")
+        return self.pairs
+
+    def tensors(self) -> list[Tensor]:
+        """What the batch consists of, once its pairs are looked up."""
+        parts: list[Tensor] = []
+        if self.observed is not None:
+            o = self.observed
+            parts += [o.users, o.items, o.labels, o.observed]
+        if self.pairs is not None:
+            parts += [self.pairs.users, self.pairs.items, self.pairs.observed]
+        return parts
+
+    def of(self, tensors: list[Tensor]) -> Batch:
+        """A batch like this one that consists of other ``tensors()``."""
+        rest = iter(tensors)
+        observed = pairs = None
+        if self.observed is not None:
+            users, items, labels, known = (next(rest) for _ in range(4))
+            observed = ObservedPairs.of(users, items, labels, known, self.observed)
+        if self.pairs is not None:
+            pairs = Pairs(next(rest), next(rest), self.pairs.space, self.pairs.total)
+            pairs.observed = next(rest)
+        return Batch(observed, pairs)
