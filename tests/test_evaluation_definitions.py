@@ -11,9 +11,11 @@ from upo.data.semisynthetic_world import SemiSyntheticWorld, classes_by_share
 from upo.data.synthetic import SyntheticWorld, make_synthetic
 from upo.diagnosis import Diagnostics, parse_definitions
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.evaluation import MarSet
+from upo.models.bins import Bins
+from upo.models.estimator import Estimator
 from upo.models.factorization import MatrixFactorization
+from upo.models.imputation import PseudoLabel
 from upo.models.oracle import OraclePropensity
 from upo.models.weighting import ClippedPropensity
 from upo.pairs import PairSpace
@@ -41,7 +43,13 @@ def oracle_of(space):
         "prediction": MatrixFactorization(space.sizes, dim=3, purpose="prediction"),
         "propensity": OraclePropensity(space.sizes),
     }
-    return Estimator(space, networks, weighting=ClippedPropensity(p_min=1e-6))
+    return Estimator(
+        space,
+        networks,
+        form=PseudoLabel(),
+        bins=Bins(),
+        weighting=ClippedPropensity(p_min=1e-6),
+    )
 
 
 def measured(data, estimator, definition):

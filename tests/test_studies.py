@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 import upo.config  # noqa: F401 - registers the schema
 from tests.learners.small_estimators import built, roughened
-from upo.learners.residuals import bias_weight, expected_gap, variance_weight
+from upo.models.metric_weights import bias_weight, expected_gap, variance_weight
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"

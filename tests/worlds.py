@@ -5,15 +5,16 @@ from functools import partial
 import torch
 
 from upo.core.optim import ReplicaAdam
-from upo.estimator import Estimator
-from upo.functional.errors import cross_entropy
 from upo.functional.imputation import omega_jl
+from upo.functional.pointwise import cross_entropy
 from upo.learners.imputation import ImputationLearner
 from upo.learners.prediction import DoublyRobust, PredictionLearner
 from upo.learners.propensity import AdversaryLearner, PropensityLearner, UPOPenalty
 from upo.models.adversary import Adversary
 from upo.models.bins import Bins
+from upo.models.estimator import Estimator
 from upo.models.factorization import MatrixFactorization
+from upo.models.imputation import PseudoLabel
 from upo.models.propensity import AdditivePropensity
 from upo.models.weighting import ClippedPropensity
 from upo.pairs import PairSpace
@@ -49,7 +50,7 @@ def make_estimator(space, rule="equal_mass", num_bins=4, p_min=0.1, form=None, d
         space,
         networks,
         weighting=ClippedPropensity(p_min=p_min),
-        form=form,
+        form=form or PseudoLabel(),
         bins=Bins(num_bins=num_bins, rule=rule),
     )
 

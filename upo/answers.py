@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from upo.core.sampling import EpochStream, Permutation, stream_key
-from upo.estimator import Estimator
+from upo.models.estimator import Estimator
 from upo.pairs import Pairs
 from upo.tables.ids import spread
 

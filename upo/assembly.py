@@ -8,8 +8,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.learners.base import Learner
+from upo.models.bins import Bins
+from upo.models.estimator import Estimator
+from upo.models.imputation import PseudoLabel
 from upo.modules.debiasing import DebiasingModule
 from upo.modules.propensity import PropensityModule
 from upo.modules.stage import StageModule, StagePlan
@@ -43,6 +45,8 @@ def build_estimator(config: DictConfig, space: PairSpace) -> Estimator:
         for part in ("weighting", "form", "bins")
         if config.get(part) is not None
     }
+    parts.setdefault("form", PseudoLabel())
+    parts.setdefault("bins", Bins())
     return Estimator(space, networks, **parts)
 
 

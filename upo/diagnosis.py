@@ -15,11 +15,11 @@ from upo.core.distributed import share
 from upo.core.sampling import EpochStream, Permutation, stream_key
 from upo.data.rating_data import RatingData, Truth
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.evaluation import MarSet, blocks
 from upo.functional.binning import bins_from_edges, equal_mass_edges
 from upo.functional.diagnostics import dr_bias_terms, dr_variance_terms
 from upo.metrics.strata import Strata
+from upo.models.estimator import Estimator
 from upo.pairs import Pairs
 from upo.results import DEFINITIONS
 from upo.table1_compat import table1_compat

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from upo import metrics
 from upo.core.distributed import share
 from upo.data.rating_data import RatingData
-from upo.estimator import Estimator
+from upo.models.estimator import Estimator
 from upo.pairs import Pairs
 
 BLOCK = 2**20  # pairs x replicas evaluated at once

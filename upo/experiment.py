@@ -21,8 +21,8 @@ from upo.core.seeds import parse_seeds
 from upo.data.datamodule import RatingDataModule
 from upo.diagnosis import Diagnosis, Diagnostics, parse_definitions
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.evaluation import MarSet
+from upo.models.estimator import Estimator
 from upo.modules.callbacks import History, ReplicaSelection, StageProgress
 from upo.modules.stage import StageModule
 from upo.modules.strategy import ExactStrategy

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from upo.answers import Answers
 from upo.errors import InputError
-from upo.estimator import Estimator
+from upo.models.estimator import Estimator
 from upo.saved import read_model, write_model
 from upo.tables.frames import check_nulls, to_arrow
 from upo.tables.ids import Places, check_columns

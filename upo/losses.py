@@ -6,7 +6,6 @@
 
 from upo.functional.balancing import bmse_loss, joint_cross_entropy, joint_squared_error
 from upo.functional.calibration import case_control_loss, soft_ece
-from upo.functional.errors import cross_entropy, squared_error
 from upo.functional.imputation import (
     imputation_loss,
     omega_bias,
@@ -15,6 +14,7 @@ from upo.functional.imputation import (
     omega_mse,
 )
 from upo.functional.multiple_robust import multiple_robust_loss
+from upo.functional.pointwise import cross_entropy, squared_error
 from upo.functional.prediction import dr_loss, dr_loss_public, ips_loss, naive_loss, snips_loss
 from upo.functional.propensity import upo_loss
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from upo.core.sampling import Permutation, stream_key
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.evaluation import MarSet, heldout_log_loss
+from upo.models.estimator import Estimator
 
 _LOWER_IS_BETTER = ("log_loss", "mse")
 

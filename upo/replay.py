@@ -16,7 +16,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from upo.core import distributed
 from upo.core.layers import ReplicaEmbedding
 from upo.core.optim import ReplicaAdam
-from upo.estimator import Estimator
 from upo.learners.base import GradientLearner, Learner
 from upo.learners.imputation import ImputationLearner
 from upo.learners.prediction import (
@@ -29,6 +28,7 @@ from upo.learners.prediction import (
 from upo.learners.propensity import AdversaryLearner, PropensityLearner, UPOPenalty
 from upo.models.adversary import Adversary
 from upo.models.bins import Bins
+from upo.models.estimator import Estimator
 from upo.models.factorization import MatrixFactorization, NeuralCollaborativeFiltering
 from upo.models.imputation import ConstantImputation, DirectError, PseudoLabel, Residual
 from upo.models.propensity import AdditivePropensity

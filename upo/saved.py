@@ -13,7 +13,7 @@ from upo.assembly import build_estimator
 from upo.checkpoint import save_atomically
 from upo.core.distributed import rank
 from upo.errors import InputError
-from upo.estimator import Estimator
+from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
 from upo.tables.ids import plain_ids, restored_ids
 from upo.tables.numbering import Ids

@@ -12,8 +12,8 @@ from torch import Tensor
 from upo import metrics
 from upo.data.rating_data import Truth
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.evaluation import MarSet
+from upo.models.estimator import Estimator
 
 
 def table1_compat(

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from upo.core.optim import ReplicaAdam
-from upo.estimator import Estimator
-from upo.functional.errors import cross_entropy
 from upo.functional.imputation import omega_jl
+from upo.functional.pointwise import cross_entropy
 from upo.learners.imputation import ImputationLearner
 from upo.learners.prediction import DoublyRobust, PredictionLearner
 from upo.learners.propensity import AdversaryLearner, PropensityLearner, UPOPenalty
 from upo.models.adversary import Adversary
 from upo.models.bins import Bins
+from upo.models.estimator import Estimator
 from upo.models.factorization import MatrixFactorization
+from upo.models.imputation import PseudoLabel
 from upo.models.propensity import AdditivePropensity
 from upo.models.weighting import ClippedPropensity
 from upo.modules.stage import StageModule, StagePlan
@@ -103,6 +104,7 @@ def make_module(s: Setting, keys: Tensor, labels: Tensor, replicas: int) -> Stag
     estimator = Estimator(
         space,
         networks,
+        form=PseudoLabel(),
         weighting=ClippedPropensity(p_min=s.p_min),
         bins=Bins(num_bins=s.bins, rule="equal_mass"),
     )

@@ -11,7 +11,7 @@ from upo.functional.calibration import (
     soft_ece,
 )
 from upo.functional.diagnostics import ece
-from upo.functional.errors import cross_entropy
+from upo.functional.pointwise import cross_entropy
 
 # double-precision derivatives by central differences
 gradcheck = torch.autograd.gradcheck

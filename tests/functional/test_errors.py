@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upo.functional.errors import cross_entropy, squared_error
+from upo.functional.pointwise import cross_entropy, squared_error
 from upo.models.imputation import DirectError, PseudoLabel, Residual
 
 LOGITS, UNIT = st.floats(-30, 30), st.floats(0, 1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from upo.functional.binning import equal_width_bins
 from upo.functional.diagnostics import bmse, dr_bias, ece
-from upo.functional.errors import cross_entropy
+from upo.functional.pointwise import cross_entropy
 from upo.functional.propensity import (
     P_MAX,
     bin_index,

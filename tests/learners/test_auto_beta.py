@@ -9,10 +9,11 @@ from worlds import adam, make_estimator, make_space, parameters
 from upo.checkpoint import load_checked, save_atomically
 from upo.core.layers import Sizes
 from upo.errors import InputError
-from upo.functional.errors import cross_entropy
+from upo.functional.pointwise import cross_entropy
 from upo.functional.theory import beta_star
-from upo.learners.auto_beta import AutoBetaLearner, AutoBetaPenalty, BetaWindow
+from upo.learners.auto_beta import AutoBetaLearner, AutoBetaPenalty
 from upo.learners.propensity import AdversaryLearner
+from upo.models.beta_window import BetaWindow
 from upo.pairs import BatchSampler
 
 REPLICAS = 3

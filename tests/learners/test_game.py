@@ -6,7 +6,7 @@ from omegaconf import ListConfig
 from worlds import adam, make_estimator, make_learners, make_space, parameters, replica
 
 from upo.errors import InputError
-from upo.functional.errors import cross_entropy, squared_error
+from upo.functional.pointwise import cross_entropy, squared_error
 from upo.functional.propensity import binned_upo_loss
 from upo.learners.base import GradientLearner
 from upo.learners.propensity import (

@@ -2,8 +2,8 @@ import pytest
 import torch
 from worlds import adam, make_estimator, make_space
 
-from upo.functional.errors import cross_entropy
 from upo.functional.imputation import omega_bias, omega_jl, omega_mrdr, omega_mse
+from upo.functional.pointwise import cross_entropy
 from upo.learners.imputation import ConstantLabel, ImputationLearner
 from upo.models.imputation import ConstantImputation, DirectError, Residual
 from upo.pairs import BatchSampler

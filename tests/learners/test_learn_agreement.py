@@ -5,7 +5,7 @@ from small_estimators import built, check_row, roughened
 
 from upo.core.optim import ReplicaAdam
 from upo.errors import InputError
-from upo.functional.errors import cross_entropy
+from upo.functional.pointwise import cross_entropy
 from upo.learners.agreement import AgreementLearner, agreement_loss
 
 # Lightning's own use of a torch name that a newer torch deprecates

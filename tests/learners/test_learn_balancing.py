@@ -5,7 +5,7 @@ from small_estimators import built, roughened
 
 from upo.errors import InputError
 from upo.functional.balancing import joint_squared_error
-from upo.functional.errors import cross_entropy
+from upo.functional.pointwise import cross_entropy
 from upo.learners.balancing import (
     BalancePenalty,
     InverseErrorPenalty,

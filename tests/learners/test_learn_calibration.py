@@ -4,7 +4,7 @@ from hydra.utils import instantiate
 from small_estimators import built, check_row, everything, roughened, train
 
 from upo.errors import InputError
-from upo.functional.errors import cross_entropy
+from upo.functional.pointwise import cross_entropy
 from upo.learners.calibration import Fold
 from upo.learners.prediction import DoublyRobust
 from upo.learners.soft_ece import LookAheadECE, PseudoLabelECE

@@ -7,7 +7,7 @@ from small_estimators import built, roughened
 from upo.core.layers import Sizes
 from upo.errors import InputError
 from upo.functional.balancing import orthogonality
-from upo.functional.errors import cross_entropy
+from upo.functional.pointwise import cross_entropy
 from upo.functional.prediction import snips_loss
 from upo.functional.propensity import upo_loss
 from upo.learners.generalized import (
@@ -16,7 +16,8 @@ from upo.learners.generalized import (
     OrthogonalityPenalty,
 )
 from upo.learners.propensity import PropensityLearner
-from upo.learners.residuals import ResidualPenalty, balancing_weight, calibration_weight
+from upo.learners.residuals import ResidualPenalty
+from upo.models.metric_weights import balancing_weight, calibration_weight
 from upo.models.neighbours import Neighbours
 from upo.pairs import BatchSampler
 

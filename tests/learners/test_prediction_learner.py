@@ -3,7 +3,7 @@ import torch
 from worlds import adam, make_estimator, make_learners, make_space, parameters
 
 from upo.errors import InputError
-from upo.functional.errors import cross_entropy
+from upo.functional.pointwise import cross_entropy
 from upo.learners.prediction import (
     DoublyRobust,
     InversePropensity,

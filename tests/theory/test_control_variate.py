@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from upo.functional.binning import bins_from_edges, equal_mass_edges
-from upo.functional.errors import cross_entropy
+from upo.functional.pointwise import cross_entropy
 from upo.functional.propensity import binned_upo_loss
 from upo.functional.theory import beta_star
 

@@ -6,9 +6,9 @@ from torch import Tensor
 from upo.core.distributed import batch_sum
 from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
-from upo.estimator import Estimator
-from upo.functional.errors import cross_entropy
+from upo.functional.pointwise import cross_entropy
 from upo.learners.base import GradientLearner, Logs, Optimizer
+from upo.models.estimator import Estimator
 from upo.pairs import Batch
 
 

@@ -13,78 +13,18 @@ resumed run continues with it. The values are those of the global batch, so N pr
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy
 
 from upo.core.distributed import batch_mean
-from upo.core.layers import Sizes
 from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
-from upo.estimator import Estimator
-from upo.functional.propensity import binned_upo_loss
-from upo.functional.theory import beta_star
 from upo.learners.base import Logs
-from upo.learners.propensity import PropensityLearner, UPOPenalty, adversary_weight
+from upo.learners.propensity import PropensityLearner, UPOPenalty
+from upo.models.beta_window import BetaWindow as BetaWindow  # conf/ names it here
+from upo.models.beta_window import beta_window
+from upo.models.estimator import Estimator
 from upo.pairs import Batch, BatchSampler, Pairs
-
-LEAST = 10  # batches before a first estimate; of fewer, its standard error exceeds a third
-
-
-class BetaWindow(nn.Module):
-    """The last W values of both losses, and the beta in force, of each replica.
-
-    Args:
-        sizes: Seeds.
-        window: W, batches that an estimate rests on, at least 10.
-        maximum: Largest beta, at least 0.
-        purpose: Name of the role.
-
-    Raises:
-        InputError: If one of them is out of range.
-    """
-
-    values: Tensor  # [R, W, 2] float64, oldest first; NaN where there is none yet
-    beta: Tensor  # [R]
-
-    def __init__(
-        self,
-        sizes: Sizes,
-        *,
-        window: int = 50,
-        maximum: float = 100.0,
-        purpose: str = "beta",
-    ) -> None:
-        super().__init__()
-        key = f"estimator.networks.{purpose}"
-        if window < LEAST:
-            raise InputError(f"{key}.window must be at least {LEAST}, got {window}; try 50.")
-        if not maximum >= 0:
-            raise InputError(f"{key}.maximum must be at least 0, got {maximum}; try 100.")
-        replicas = len(sizes.seeds)
-        self.maximum = maximum
-        self.register_buffer(
-            "values", torch.full((replicas, window, 2), torch.nan, dtype=torch.float64)
-        )
-        self.register_buffer("beta", torch.zeros(replicas))
-
-    def record(self, ce: Tensor, upo: Tensor) -> None:  # [R] x 2
-        """Note the losses of a batch; the oldest of the window leave."""
-        new = torch.stack([ce, upo], dim=-1).double().unsqueeze(1)
-        self.values = torch.cat([self.values[:, 1:], new], dim=1)
-
-    def estimate(self) -> Tensor:  # [R] float64
-        """beta* of the window, before it is clipped; NaN as long as it holds too few batches."""
-        known = self.values[:, ~self.values[0, :, 0].isnan()]  # replicas fill together
-        if known.shape[1] < LEAST:
-            return torch.full_like(self.values[:, 0, 0], torch.nan)
-        steps = known.diff(dim=1)
-        return beta_star(steps[..., 0], steps[..., 1])[0]
-
-    def refresh(self) -> None:
-        """Set beta to the estimate, where there is one."""
-        estimate = self.estimate()
-        clipped = estimate.clamp(0.0, self.maximum).to(self.beta.dtype)
-        self.beta = torch.where(estimate.isnan(), self.beta, clipped)
 
 
 class AutoBetaPenalty(UPOPenalty):
@@ -111,7 +51,7 @@ class AutoBetaPenalty(UPOPenalty):
     def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
         """The penalty ``[R]``."""
         window = beta_window(estimator, self.network)
-        loss = upo_value(estimator, pairs, p_hat)
+        loss = self.value(estimator, pairs, p_hat)
         with torch.no_grad():
             ce = batch_mean(binary_cross_entropy(p_hat, pairs.o, reduction="none"))
             window.record(ce, loss)
@@ -159,26 +99,3 @@ class AutoBetaLearner(PropensityLearner):
         """Descend, and log the beta in force."""
         beta = self.window.beta.clone()
         return super().update(batch) | {"beta": beta}
-
-
-def upo_value(estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:  # [R]
-    """L_UPO with the adversary's weights frozen."""
-    with torch.no_grad():
-        weight = adversary_weight(estimator, pairs)
-    index = estimator.bin_index(pairs, p_hat)
-    return binned_upo_loss(p_hat, pairs.o, weight, index, estimator.bins.num_bins)
-
-
-def beta_window(estimator: Estimator, role: str) -> BetaWindow:
-    """The window of that role.
-
-    Raises:
-        InputError: If there is none.
-    """
-    window = dict(estimator.networks.items()).get(role)
-    if not isinstance(window, BetaWindow):
-        raise InputError(
-            f"estimator.networks.{role} must be an upo.learners.auto_beta.BetaWindow; take "
-            "propensity=upo_auto, which defines one."
-        )
-    return window

@@ -13,11 +13,11 @@ from torch import Tensor
 from upo.core.distributed import batch_mean
 from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.functional.balancing import bmse_loss
 from upo.functional.propensity import clip_propensity
 from upo.learners.base import Logs, Optimizer
 from upo.learners.prediction import Objective, PredictionLearner
+from upo.models.estimator import Estimator
 from upo.pairs import Batch, Pairs
 
 PointwiseJoint = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -10,7 +10,7 @@ from upo.core.distributed import sum_gradients
 from upo.core.layers import ReplicaEmbedding, collecting
 from upo.core.optim import ReplicaAdam
 from upo.errors import InputError
-from upo.estimator import Estimator
+from upo.models.estimator import Estimator
 from upo.pairs import Batch, BatchSampler
 
 Logs = dict[str, Tensor]  # name -> [R], detached

@@ -9,11 +9,11 @@ from torch import Tensor
 from upo.core.distributed import batch_mean, batch_sum
 from upo.core.sampling import splitmix64, stream_key, uniform
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.functional.calibration import case_control_loss
-from upo.functional.errors import cross_entropy
+from upo.functional.pointwise import cross_entropy
 from upo.learners.base import GradientLearner, Logs, Optimizer
 from upo.learners.imputation import ImputationLearner
+from upo.models.estimator import Estimator
 from upo.models.experts import CalibrationExperts
 from upo.pairs import Batch, BatchSampler, ObservedPairs, Pairs
 

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from upo.core.optim import Hyper
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.functional.balancing import (
     orthogonality,
     propensity_bias_term,
@@ -16,6 +15,7 @@ from upo.functional.balancing import (
 from upo.learners.balancing import Strength, known_gap
 from upo.learners.base import Optimizer
 from upo.learners.propensity import Penalty, PropensityLearner
+from upo.models.estimator import Estimator
 from upo.models.neighbours import Neighbours
 from upo.pairs import Batch, Pairs
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import batch_sum
-from upo.estimator import Estimator
 from upo.functional.imputation import imputation_loss
 from upo.learners.base import GradientLearner, Learner, Logs, Optimizer
+from upo.models.estimator import Estimator
 from upo.models.imputation import ConstantImputation
 from upo.pairs import Batch, BatchSampler, ObservedPairs
 

@@ -6,11 +6,11 @@ from torch import Tensor
 from upo.core.distributed import batch_mean
 from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
-from upo.estimator import Estimator
-from upo.functional.errors import cross_entropy
 from upo.functional.kernels import balance_gap, balance_hinge, expansion_loss, weight_entropy
+from upo.functional.pointwise import cross_entropy
 from upo.learners.balancing import Strength, known_gap
 from upo.learners.base import GradientLearner, Logs, Optimizer
+from upo.models.estimator import Estimator
 from upo.models.kernel_weight import AdaptiveAnchors, KernelAnchors
 from upo.pairs import Batch, BatchSampler, Pairs
 

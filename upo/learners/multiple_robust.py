@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.functional.multiple_robust import multiple_robust_loss
 from upo.learners.base import Learner, Logs
 from upo.models.ensemble import Balance
+from upo.models.estimator import Estimator
 from upo.pairs import Batch
 
 

@@ -5,9 +5,9 @@ from typing import Protocol
 from torch import Tensor
 
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.functional import prediction as losses
 from upo.learners.base import GradientLearner, Logs, Optimizer
+from upo.models.estimator import Estimator
 from upo.pairs import Batch
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from upo.core.distributed import batch_mean
 from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.functional.propensity import binned_upo_loss
 from upo.learners.base import GradientLearner, Logs, Optimizer
+from upo.models.estimator import Estimator
 from upo.pairs import Batch, BatchSampler, Pairs
 
 
@@ -39,12 +39,17 @@ class UPOPenalty:
 
     def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
         """The penalty ``[R]``."""
+        loss = self.value(estimator, pairs, p_hat)
+        beta = per_replica(self.beta, estimator.space.replicas, "beta")
+        return loss * (beta if isinstance(beta, float) else beta.to(loss.device))
+
+    @staticmethod
+    def value(estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:  # [R]
+        """L_UPO with the adversary's weights frozen."""
         with torch.no_grad():
             weight = adversary_weight(estimator, pairs)
         index = estimator.bin_index(pairs, p_hat)
-        loss = binned_upo_loss(p_hat, pairs.o, weight, index, estimator.bins.num_bins)
-        beta = per_replica(self.beta, estimator.space.replicas, "beta")
-        return loss * (beta if isinstance(beta, float) else beta.to(loss.device))
+        return binned_upo_loss(p_hat, pairs.o, weight, index, estimator.bins.num_bins)
 
 
 def adversary_weight(estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, B]

@@ -9,9 +9,9 @@ from torch import Tensor
 from upo.core.distributed import batch_sum
 from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.functional.calibration import looked_ahead, public_soft_ece, soft_bins, soft_ece
 from upo.models.derived import Mixture
+from upo.models.estimator import Estimator
 from upo.pairs import ObservedPairs, Pairs
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from upo.core.distributed import share
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.functional.targeting import (
     clever_covariate,
     error_fluctuation,
@@ -18,6 +17,7 @@ from upo.functional.targeting import (
 from upo.learners.base import Learner, Logs
 from upo.learners.imputation import ImputationLearner
 from upo.models.derived import Targeted
+from upo.models.estimator import Estimator
 from upo.pairs import Batch, BatchSampler, ObservedPairs, PairSpace
 
 BLOCK = 2**18  # rows x replicas evaluated at once

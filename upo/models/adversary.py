@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +9,8 @@ from torch import Tensor, nn
 from upo.core.distributed import batch_mean
 from upo.core.layers import ReplicaLinear, Sizes
 from upo.errors import InputError
-
-if TYPE_CHECKING:
-    from upo.estimator import Estimator
-    from upo.pairs import Pairs
+from upo.models.estimator import Estimator
+from upo.pairs import Pairs
 
 
 def unit_power(x: Tensor) -> Tensor:  # [R, B] -> [R, B]
@@ -71,7 +68,7 @@ class Adversary(nn.Module):
             for n, (a, b) in enumerate(pairwise(widths))
         )
 
-    def see(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:  # [R, B, 2 * dim]
+    def see(self, estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, B, 2 * dim]
         """What the weights are a function of: the propensity network's frozen features."""
         return estimator.features("propensity", pairs)
 

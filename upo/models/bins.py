@@ -1,7 +1,5 @@
 """Bins of the propensity for the minimax game: equal width, equal mass, or adaptive equal mass."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
@@ -10,9 +8,7 @@ from upo.core.sampling import EpochStream, Permutation, stream_key
 from upo.errors import InputError
 from upo.functional.binning import bins_from_edges, equal_mass_bins, equal_mass_edges
 from upo.functional.propensity import bin_index
-
-if TYPE_CHECKING:
-    from upo.estimator import Estimator
+from upo.models.estimator import Estimator
 
 RULES = ("equal_width", "equal_mass", "adaptive")
 
@@ -51,7 +47,7 @@ class Bins(nn.Module):
         return bin_index(p_hat, self.num_bins, self.rule)
 
     @torch.no_grad()
-    def refresh(self, estimator: "Estimator", epoch: int) -> None:
+    def refresh(self, estimator: Estimator, epoch: int) -> None:
         """Recompute adaptive edges; every rank computes the same."""
         if self.rule != "adaptive":
             return

@@ -1,40 +1,13 @@
 """Networks whose logit is a function of other networks' on the same batch."""
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from upo.core.layers import Sizes
-from upo.errors import InputError
 from upo.functional.calibration import mixture_logit
 from upo.functional.targeting import clever_covariate
-
-if TYPE_CHECKING:
-    from upo.estimator import Estimator
-    from upo.pairs import Pairs
-
-
-class Derived(nn.Module, ABC):
-    """A role computed from other roles; its parameters are only what it adds to them.
-
-    Args:
-        sources: Roles that it reads, itself not among them.
-
-    Raises:
-        InputError: If it reads nothing.
-    """
-
-    def __init__(self, sources: tuple[str, ...]) -> None:
-        super().__init__()
-        if not sources:
-            raise InputError(f"{type(self).__name__} needs at least one source role.")
-        self.sources = sources
-
-    @abstractmethod
-    def forward(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:  # [R, B]
-        """Logits of the pairs, with the graph to its parameters and its sources'."""
+from upo.models.estimator import Derived, Estimator
+from upo.pairs import Pairs
 
 
 class Mixture(Derived):
@@ -64,11 +37,11 @@ class Mixture(Derived):
         else:
             self.register_buffer("alpha", start, persistent=False)
 
-    def members(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:  # [R, B, J]
+    def members(self, estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, B, J]
         """Logits of the members."""
         return torch.stack([estimator.logit(role, pairs) for role in self.sources], dim=-1)
 
-    def forward(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
+    def forward(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         """Logit of the mixed probability."""
         return self.mix(self.members(estimator, pairs), self.alpha)
 
@@ -110,7 +83,7 @@ class Targeted(Derived):
         super().__init__((source, propensity))
         self.register_buffer("epsilon", torch.zeros(len(sizes.seeds), 1))
 
-    def forward(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
+    def forward(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         """Logit of the targeted pseudo-label."""
         h = clever_covariate(estimator.p_hat(pairs))
         return estimator.logit(self.sources[0], pairs) + self.epsilon * h

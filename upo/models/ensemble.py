@@ -1,7 +1,5 @@
 """What several propensities and imputations share: the moments that their weights balance."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
@@ -9,11 +7,8 @@ from upo.core.distributed import batch_mean
 from upo.core.layers import Sizes
 from upo.errors import InputError
 from upo.functional.multiple_robust import balancing_coefficients, balancing_weights, gram_matrix
-from upo.models.weighting import Weighting
-
-if TYPE_CHECKING:
-    from upo.estimator import Estimator
-    from upo.pairs import Batch, Pairs
+from upo.models.estimator import Estimator, Weighting
+from upo.pairs import Batch, Pairs
 
 
 class Balance(nn.Module):
@@ -66,7 +61,7 @@ class Balance(nn.Module):
         self.register_buffer("mass", torch.zeros(replicas, 1, dtype=torch.float64))
 
     @torch.no_grad()
-    def columns(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:  # [R, C, B] float64
+    def columns(self, estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, C, B] float64
         """U of the pairs; every network is frozen."""
         f_logit = estimator.logit("prediction", pairs)
         inverse = [1.0 / weighting.p_hat(estimator, pairs) for weighting in self.propensities]
@@ -77,7 +72,7 @@ class Balance(nn.Module):
         return torch.stack([*inverse, *imputed], dim=-2).double()
 
     @torch.no_grad()
-    def observe(self, estimator: "Estimator", batch: "Batch") -> None:
+    def observe(self, estimator: Estimator, batch: Batch) -> None:
         """Take a batch into the moving averages."""
         for state, value in (
             (self.gram, gram_matrix(self.columns(estimator, batch.o))),
@@ -87,7 +82,7 @@ class Balance(nn.Module):
             state.mul_(self.decay).add_(value, alpha=1 - self.decay)
 
     @torch.no_grad()
-    def weight(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:  # [R, B]
+    def weight(self, estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, B]
         """Weights of observed pairs."""
         coefficients = balancing_coefficients(
             self.gram / self.mass[..., None], self.mean / self.mass, self.ridge

@@ -1,18 +1,16 @@
 """An adversary whose weights may depend on e - e_hat: bias and variance are in its reach."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from upo.core.distributed import batch_mean
 from upo.core.layers import Sizes
-from upo.learners.residuals import bias_weight, variance_weight
 from upo.models.adversary import Adversary
-
-if TYPE_CHECKING:
-    from upo.estimator import Estimator
-    from upo.pairs import Pairs
+from upo.models.estimator import Estimator
+from upo.models.metric_weights import bias_weight, variance_weight
+from upo.pairs import Pairs
 
 MOST = 10.0  # a feature is cut off at this many root mean squares
 
@@ -38,7 +36,7 @@ class ErrorAwareAdversary(Adversary):
         super().__init__(sizes, dim=dim + 1, **settings)  # 2 (dim + 1) inputs: two more
 
     @torch.no_grad()
-    def see(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:  # [R, B, 2 * dim + 2]
+    def see(self, estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, B, 2 * dim + 2]
         """Features of the pairs, with the two weights."""
         p_hat = estimator.propensity(pairs)
         extra = []

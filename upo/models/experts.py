@@ -1,7 +1,5 @@
 """Calibration experts: several affine maps of a logit, mixed by a gate on the user."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
@@ -9,11 +7,8 @@ from upo.core.layers import ReplicaLinear, Sizes
 from upo.core.sampling import splitmix64, stream_key, uniform
 from upo.errors import InputError
 from upo.functional.calibration import mixture_logit
-from upo.models.derived import Derived
-
-if TYPE_CHECKING:
-    from upo.estimator import Estimator
-    from upo.pairs import Pairs
+from upo.models.estimator import Derived, Estimator
+from upo.pairs import Pairs
 
 START = 0.1  # the outer experts' first b
 
@@ -93,7 +88,7 @@ class CalibrationExperts(Derived):
         if self.noisy:
             self.steps += 1
 
-    def forward(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
+    def forward(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         """Logit of the calibrated probability."""
         source = self.sources[0]
         users = estimator.features(source, pairs)[..., : self.dim]
@@ -106,7 +101,7 @@ class CalibrationExperts(Derived):
         logit = estimator.logit(source, pairs).unsqueeze(-1)
         return mixture_logit(logit + self.stretch * logit + self.shift, log_weight)
 
-    def noise(self, pairs: "Pairs") -> Tensor:  # [R, B, experts] float64
+    def noise(self, pairs: Pairs) -> Tensor:  # [R, B, experts] float64
         """Standard Gumbel noise of the pairs at the current step."""
         key = stream_key(pairs.space.seeds, "gate", self.purpose)[:, None]
         key = splitmix64(key ^ splitmix64(self.steps))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from upo.core.layers import Sizes
 from upo.errors import InputError
-from upo.functional.errors import cross_entropy, squared_error
+from upo.functional.pointwise import cross_entropy, squared_error
 
 
 class PseudoLabel:
@@ -88,9 +88,6 @@ class DirectError:
     def regression(self, f_logit: Tensor, label: Tensor, g_logit: Tensor) -> tuple[Tensor, Tensor]:
         """What imputation is fitted to on an observed row, and its fit: e and e_hat."""
         return self.error(f_logit, label), self.imputed(f_logit, g_logit)
-
-
-ErrorForm = PseudoLabel | SquaredPseudoLabel | Residual | DirectError
 
 
 class ConstantImputation(nn.Module):

@@ -1,6 +1,6 @@
 """Kernel balancing weights, written as the propensity that divides, and their anchors."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,10 @@ from upo.core.sampling import splitmix64, stream_key, uniform
 from upo.errors import InputError
 from upo.functional.kernels import KERNELS, pair_kernel
 from upo.functional.propensity import P_MAX, clip_propensity
+from upo.models.estimator import Estimator
 from upo.models.neighbours import ReferencePairs
 from upo.models.weighting import ClippedPropensity
-
-if TYPE_CHECKING:
-    from upo.estimator import Estimator
-    from upo.pairs import Pairs
+from upo.pairs import Pairs
 
 LINKS = ("exp", "sigmoid")
 BASES = ("propensity", "one")
@@ -61,19 +59,19 @@ class KernelWeight(ClippedPropensity):
             )
         self.base, self.link, self.weight_network = base, link, weight_network
 
-    def propensity(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
+    def propensity(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         """The propensity (|O| / |D|) / w of the weights, below 1, without lower clip."""
         return self._raw(estimator, pairs).clamp(max=P_MAX)
 
-    def p_hat(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
+    def p_hat(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         """Clipped (|O| / |D|) / w ``[R, B]``, with the graph to the weight network alone."""
         return clip_propensity(self._raw(estimator, pairs), self._floor(estimator))
 
-    def clipped_share(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
+    def clipped_share(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         """Share of the pairs below the clip, ``[R]``."""
         return (self._raw(estimator, pairs) < self._floor(estimator)).float().mean(-1)
 
-    def _raw(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
+    def _raw(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         g = estimator.logit(self.weight_network, pairs).clamp(-_STEEPEST, _STEEPEST)
         inverse = torch.exp(-g) if self.link == "exp" else 1.0 / torch.sigmoid(g)
         if self.base == "one":

@@ -1,7 +1,5 @@
 """Fixed pairs of D with features of a trained network: kernel anchors, nearest neighbours."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
@@ -9,11 +7,9 @@ from upo.core.layers import Sizes
 from upo.core.sampling import EpochStream, Permutation, stream_key
 from upo.errors import InputError
 from upo.functional.kernels import unit_range
+from upo.models.estimator import Estimator
 from upo.models.factorization import check_dim
-
-if TYPE_CHECKING:
-    from upo.estimator import Estimator
-    from upo.pairs import Pairs
+from upo.pairs import Pairs
 
 
 class ReferencePairs(nn.Module):
@@ -47,7 +43,7 @@ class ReferencePairs(nn.Module):
         self.register_buffer("high", torch.ones(replicas, 2 * dim))
 
     @torch.no_grad()
-    def place(self, estimator: "Estimator", representation: str) -> "Pairs":
+    def place(self, estimator: Estimator, representation: str) -> Pairs:
         """Draw the set, take its features from a trained network, and return its pairs."""
         space = estimator.space
         stream = EpochStream(
@@ -107,7 +103,7 @@ class Neighbours(ReferencePairs):
         self.register_buffer("observed", torch.zeros(len(sizes.seeds), count))
 
     @torch.no_grad()
-    def place(self, estimator: "Estimator", representation: str) -> "Pairs":
+    def place(self, estimator: Estimator, representation: str) -> Pairs:
         """Draw the set and note which of its pairs are observed."""
         pairs = super().place(estimator, representation)
         self.keys.copy_(pairs.users * estimator.space.n_items + pairs.items)
@@ -115,7 +111,7 @@ class Neighbours(ReferencePairs):
         return pairs
 
     @torch.no_grad()
-    def forward(self, features: Tensor, pairs: "Pairs") -> Tensor:  # [R, B, 2 * dim] -> [R, B]
+    def forward(self, features: Tensor, pairs: Pairs) -> Tensor:  # [R, B, 2 * dim] -> [R, B]
         """Observed share q of the k nearest pairs."""
         distance = torch.cdist(self.scaled(features), self.features)
         own = (pairs.users * pairs.space.n_items + pairs.items).unsqueeze(-1)

@@ -1,17 +1,12 @@
 """The true propensities of a simulated world in the place of learned ones."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from upo.core.layers import Sizes
 from upo.errors import InputError
-from upo.models.derived import Derived
-
-if TYPE_CHECKING:
-    from upo.estimator import Estimator
-    from upo.pairs import Pairs
+from upo.models.estimator import Derived, Estimator
+from upo.pairs import Pairs
 
 
 class OraclePropensity(Derived):
@@ -30,7 +25,7 @@ class OraclePropensity(Derived):
         self.sources = ()
 
     @torch.no_grad()
-    def forward(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
+    def forward(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         """Logits ``[R, B]`` float32."""
         truth = estimator.space.truth
         if truth is None:

@@ -1,6 +1,6 @@
 """An adversary whose weights grow as those of BMSE do: balance of rare pairs is in its reach."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,10 +9,8 @@ from upo.core.layers import Sizes
 from upo.errors import InputError
 from upo.functional.propensity import clip_propensity
 from upo.models.adversary import Adversary, unit_power
-
-if TYPE_CHECKING:
-    from upo.estimator import Estimator
-    from upo.pairs import Pairs
+from upo.models.estimator import Estimator
+from upo.pairs import Pairs
 
 
 class ScaledAdversary(Adversary):
@@ -41,7 +39,7 @@ class ScaledAdversary(Adversary):
         self.p_min = p_min
 
     @torch.no_grad()
-    def see(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:  # [R, B, 2 * dim + 1]
+    def see(self, estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, B, 2 * dim + 1]
         """Features of the pairs, and the scale in the last column."""
         p_hat = clip_propensity(estimator.propensity(pairs), self.p_min)
         scale = unit_power(1.0 / (p_hat * (1.0 - p_hat)))

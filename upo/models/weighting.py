@@ -1,27 +1,13 @@
 """From a propensity network to the clipped propensity that divides."""
 
-from typing import TYPE_CHECKING, Protocol
-
 import torch
 from torch import Tensor
 
 from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
 from upo.functional.propensity import clip_propensity
-
-if TYPE_CHECKING:
-    from upo.estimator import Estimator
-    from upo.pairs import Pairs
-
-
-class Weighting(Protocol):
-    """Gives the propensity by which observed errors are divided."""
-
-    def p_hat(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:  # [R, B]
-        """Clipped propensities of the pairs."""
-
-    def floor(self, estimator: "Estimator") -> float:
-        """Lower clip in use; the mean over replicas where it differs."""
+from upo.models.estimator import Estimator
+from upo.pairs import Pairs
 
 
 class ClippedPropensity:
@@ -47,16 +33,16 @@ class ClippedPropensity:
             )
         self.p_min, self.relative, self.network = p_min, relative, network
 
-    def p_hat(self, estimator: "Estimator", pairs: "Pairs") -> Tensor:
+    def p_hat(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         """Clipped propensities ``[R, B]``."""
         raw = estimator.probability(self.network, pairs)
         return clip_propensity(raw, self._floor(estimator))
 
-    def floor(self, estimator: "Estimator") -> float:
+    def floor(self, estimator: Estimator) -> float:
         """Lower clip in use; the mean over replicas where it differs."""
         return float(torch.as_tensor(self._floor(estimator)).mean())
 
-    def _floor(self, estimator: "Estimator") -> float | Tensor:
+    def _floor(self, estimator: Estimator) -> float | Tensor:
         floor = per_replica(self.p_min, estimator.space.replicas, "estimator.weighting.p_min")
         scale = estimator.space.density if self.relative else 1.0
         if isinstance(floor, float):

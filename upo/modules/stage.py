@@ -10,8 +10,8 @@ from torch import Tensor
 
 from upo.compiled import CompiledStep, CompilerError, compiling_pays
 from upo.errors import InputError
-from upo.estimator import Estimator
 from upo.learners.base import Learner
+from upo.models.estimator import Estimator
 from upo.pairs import Batch, BatchSampler
 from upo.replay import LEAST_STEPS, Recording, replayable
 

@@ -4,18 +4,80 @@ Learners ask it for logits, propensities and errors of a batch. A result is kept
 the network it came from takes a step, so players that meet on one batch share their forward passes.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from upo.errors import InputError
 from upo.functional.propensity import sigmoid
-from upo.models.bins import Bins
-from upo.models.derived import Derived
-from upo.models.imputation import ErrorForm, PseudoLabel
-from upo.models.weighting import Weighting
 from upo.pairs import Pairs, PairSpace
+
+
+class Derived(nn.Module, ABC):
+    """A role computed from other roles; its parameters are only what it adds to them.
+
+    Args:
+        sources: Roles that it reads, itself not among them.
+
+    Raises:
+        InputError: If it reads nothing.
+    """
+
+    def __init__(self, sources: tuple[str, ...]) -> None:
+        super().__init__()
+        if not sources:
+            raise InputError(f"{type(self).__name__} needs at least one source role.")
+        self.sources = sources
+
+    @abstractmethod
+    def forward(self, estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, B]
+        """Logits of the pairs, with the graph to its parameters and its sources'."""
+
+
+class Weighting(Protocol):
+    """Gives the propensity by which observed errors are divided."""
+
+    def p_hat(self, estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, B]
+        """Clipped propensities of the pairs."""
+
+    def floor(self, estimator: Estimator) -> float:
+        """Lower clip in use; the mean over replicas where it differs."""
+
+
+class ErrorForm(Protocol):
+    """The meaning of the imputed error, with the prediction error that goes with it.
+
+    Logits and results are ``[R, B]``; ``g_logit`` is the output of the imputation network.
+    """
+
+    def error(self, f_logit: Tensor, label: Tensor) -> Tensor:
+        """Error e of a prediction against a label."""
+
+    def imputed(self, f_logit: Tensor, g_logit: Tensor) -> Tensor:
+        """Imputed error of a prediction."""
+
+    def regression(self, f_logit: Tensor, label: Tensor, g_logit: Tensor) -> tuple[Tensor, Tensor]:
+        """What imputation is fitted to on an observed row, and its fit."""
+
+
+class Binning(Protocol):
+    """Bins of the propensity game."""
+
+    num_bins: int
+
+    def index(self, p_hat: Tensor) -> Tensor:  # [R, B] -> [R, B]
+        """Bin of each propensity."""
+
+    def refresh(self, estimator: Estimator, epoch: int) -> None:
+        """Recompute adaptive bins at the start of an epoch."""
+
+    def buffers(self) -> Iterator[Tensor]:
+        """The state of the bins."""
 
 
 class Estimator(nn.Module):
@@ -26,9 +88,9 @@ class Estimator(nn.Module):
         networks: Role -> network; all map ``(users, items)`` of shape ``[R, B]`` to logits, except
             ``adversary``, which maps features to weights, and those that are ``Derived`` from
             other roles.
-        weighting: Gives the propensity that divides; None for methods without one.
         form: Meaning of the imputed error.
         bins: Bins of the propensity game.
+        weighting: Gives the propensity that divides; None for methods without one.
     """
 
     def __init__(
@@ -36,16 +98,16 @@ class Estimator(nn.Module):
         space: PairSpace,
         networks: dict[str, nn.Module],
         *,
+        form: ErrorForm,
+        bins: Binning,
         weighting: Weighting | None = None,
-        form: ErrorForm | None = None,
-        bins: Bins | None = None,
     ) -> None:
         super().__init__()
         self.space = space
         self.networks = nn.ModuleDict(networks)
         self._weighting = weighting
-        self.form: ErrorForm = form or PseudoLabel()
-        self.bins = bins or Bins()
+        self.form = form
+        self.bins = bins
         self._steps: dict[str, int] = dict.fromkeys(networks, 0)
 
     @property
