@@ -20,7 +20,7 @@ import upo.config
 from upo.assembly import build_estimator
 from upo.checkpoint import load_checked
 from upo.experiment import Experiment
-from upo.results import lower_is_better
+from upo.metrics.names import lower_is_better
 
 # the trainer's own, of a function that torch has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")

@@ -9,9 +9,9 @@ from upo.data.rating_data import RatingData
 from upo.data.semisynthetic import make_semisynthetic
 from upo.data.semisynthetic_world import SemiSyntheticWorld, classes_by_share
 from upo.data.synthetic import SyntheticWorld, make_synthetic
-from upo.diagnosis import Diagnostics, parse_definitions
 from upo.errors import InputError
-from upo.evaluation import MarSet
+from upo.evaluation.diagnostics import Diagnostics, parse_definitions
+from upo.evaluation.mar import MarSet
 from upo.models.bins import Bins
 from upo.models.estimator import Estimator
 from upo.models.factorization import MatrixFactorization

@@ -14,8 +14,8 @@ from torch import distributed as dist
 from torch.multiprocessing import spawn
 
 from upo.assembly import build_estimator, build_stage
-from upo.diagnosis import Diagnostics
-from upo.evaluation import MarSet, heldout_log_loss
+from upo.evaluation.diagnostics import Diagnostics
+from upo.evaluation.mar import MarSet, heldout_log_loss
 from upo.experiment import Experiment
 from upo.pairs import PairSpace
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.learners.small_estimators import configure
-from upo import diagnosis
 from upo.assembly import build_estimator
-from upo.evaluation import MarSet
+from upo.evaluation import diagnostics as diagnosis
+from upo.evaluation.mar import MarSet
 from upo.experiment import Experiment
 from upo.pairs import PairSpace
 

@@ -11,7 +11,8 @@ from upo.data.interactions import LabelRule
 from upo.errors import InputError
 from upo.experiment import Experiment
 from upo.fitted import Fitted, load
-from upo.results import DIAGNOSED, FIXED, LAST
+from upo.metrics.names import DIAGNOSED, measured_on_test
+from upo.results import FIXED, LAST
 from upo.run import result_rows
 from upo.settings import as_library, composed_run, flat, plain, resolved
 from upo.tables.ids import check_columns
@@ -92,9 +93,7 @@ def fit(
         result = experiment.run()
     # without a test set nothing is known of the errors outside the log, so nothing of their bias
     result.metrics = {name: value for name, value in result.metrics.items() if value.dim()}
-    k = dataset.k
-    ranking = ["auc", f"ndcg@{k}", f"f1@{k}", f"precision@{k}", f"recall@{k}", "log_loss", "mse"]
-    names = [*FIXED, *ranking, *DIAGNOSED, *LAST]
+    names = [*FIXED, *measured_on_test(dataset.k), *DIAGNOSED, *LAST]
     assert data.user_ids is not None  # frames always come with ids
     assert data.item_ids is not None
     return Fitted(

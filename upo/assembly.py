@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from upo.errors import InputError
+from upo.evaluation.protocols import Protocol
 from upo.learners.base import Learner
 from upo.models.bins import Bins
 from upo.models.estimator import Estimator
@@ -16,7 +17,6 @@ from upo.modules.debiasing import DebiasingModule
 from upo.modules.propensity import PropensityModule
 from upo.modules.stage import StageModule, StagePlan
 from upo.pairs import PairSpace
-from upo.protocols import Protocol
 
 MODULES: dict[str, Callable[..., StageModule]] = {
     "propensity": PropensityModule,

@@ -19,15 +19,15 @@ from upo.core import distributed
 from upo.core.memory import freed_memory_kept
 from upo.core.seeds import parse_seeds
 from upo.data.datamodule import RatingDataModule
-from upo.diagnosis import Diagnosis, Diagnostics, parse_definitions
 from upo.errors import InputError
-from upo.evaluation import MarSet
+from upo.evaluation.diagnostics import Diagnosis, Diagnostics, parse_definitions
+from upo.evaluation.mar import MarSet
+from upo.evaluation.protocols import Protocol
 from upo.models.estimator import Estimator
 from upo.modules.callbacks import History, ReplicaSelection, StageProgress
 from upo.modules.stage import StageModule
 from upo.modules.strategy import ExactStrategy
 from upo.pairs import PairSpace
-from upo.protocols import Protocol
 
 SWITCH = {"auto": None, "true": True, "false": False}
 

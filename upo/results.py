@@ -12,14 +12,12 @@ from typing import Any
 from scipy.special import stdtrit
 
 from upo.core.files import write_atomically
+from upo.metrics.names import COMPAT, lower_is_better
 
 Row = dict[str, Any]
 
 FIXED = ("dataset", "estimator", "protocol", "seed")
 LAST = ("best_epoch", "parameters", "train_seconds")
-DIAGNOSED = ("ece", "bmse", "dr_bias", "dr_variance")
-DEFINITIONS = {"correct": "", "table1_compat": "_table1"}  # of these, and what ends their columns
-COMPAT = DEFINITIONS["table1_compat"]
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
@@ -120,9 +118,3 @@ def side_by_side(runs: Sequence[Sequence[Row]]) -> str:
         )
         lines.append(f"{metric:<14}" + "".join(f"{cell:>24}" for cell in cells))
     return "\n".join(lines)
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of a result column is better."""
-    plain = metric.removesuffix("_error").removesuffix(COMPAT)
-    return plain in ("log_loss", "mse", *DIAGNOSED)

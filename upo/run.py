@@ -11,7 +11,8 @@ from upo.data.rating_data import report
 from upo.data.table import write_id_maps
 from upo.experiment import Experiment, RunResult
 from upo.loggers import log_final, make_loggers
-from upo.results import DIAGNOSED, Row, summarize, table, write_rows, write_summary
+from upo.metrics.names import DIAGNOSED
+from upo.results import Row, summarize, table, write_rows, write_summary
 
 # names of unfinished files: see upo.core.files.atomic_file and upo.figures.save
 _UNFINISHED = re.compile(r"\..+\.([a-z0-9_]{8}|\d+\.part)")

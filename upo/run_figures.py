@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from upo import figures
-from upo.diagnosis import Diagnosis
+from upo.evaluation.diagnostics import Diagnosis
 
 if TYPE_CHECKING:
     from upo.experiment import RunResult, StageResult

@@ -14,9 +14,9 @@ from upo.checkpoint import load_checked
 from upo.data.datamodule import RatingDataModule
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
+from upo.evaluation.protocols import Protocol
 from upo.fitted import Fitted, load
 from upo.pairs import PairSpace
-from upo.protocols import Protocol
 from upo.saved import FILE, check_targets, targets
 from upo.settings import resolved
 from upo.tables.numbering import Ids
@@ -108,7 +108,7 @@ def _check_trust(config: DictConfig, folder: Path) -> None:
     """Only datasets, protocols and networks of upo are built from a file."""
     path, remedy = folder / ".hydra" / "config.yaml", "trusted=true"
     check_targets(config.estimator, path, remedy)
-    for part, home in (("dataset", "upo.data."), ("protocol", "upo.protocols.")):
+    for part, home in (("dataset", "upo.data."), ("protocol", "upo.evaluation.protocols.")):
         tree = OmegaConf.to_container(config[part], resolve=True)
         for target in targets(tree):
             name = target.removeprefix(home).rpartition(".")[2]

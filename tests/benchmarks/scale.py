@@ -34,8 +34,8 @@ from upo.data.datamodule import InMemoryDataModule
 from upo.data.interactions import Interactions, LabelRule
 from upo.data.rating_data import RatingData, report
 from upo.data.table import read_table
+from upo.evaluation.protocols import Holdout
 from upo.pairs import PairSpace
-from upo.protocols import Holdout
 from upo.settings import composed_run
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import open_dict
 
 from upo.assembly import build_estimator, build_stage
-from upo.evaluation import MarSet
+from upo.evaluation.mar import MarSet
 from upo.experiment import make_trainer
 from upo.pairs import PairSpace
 

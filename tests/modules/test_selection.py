@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import torch
 from worlds import make_estimator, make_space
 
+from upo.evaluation.protocols import Holdout
 from upo.modules.callbacks import ReplicaSelection
 from upo.modules.debiasing import DebiasingModule
 from upo.modules.stage import StagePlan
-from upo.protocols import Holdout
 
 R = 3
 

@@ -54,7 +54,7 @@ class AUC(_RowsMetric):
         )
 
 
-class _PerUserMetric(_RowsMetric):
+class PerUserMetric(_RowsMetric):
     """Keeps users too; subclasses turn sums over users into a value."""
 
     def __init__(self, k: int, **kwargs: Any) -> None:
@@ -87,7 +87,7 @@ class _PerUserMetric(_RowsMetric):
         )
 
 
-class NDCG(_PerUserMetric):
+class NDCG(PerUserMetric):
     """Mean NDCG@K over users.
 
     Args:
@@ -109,7 +109,7 @@ class NDCG(_PerUserMetric):
         return self.per_replica(self._sums().mean_ndcg(self.no_positives))
 
 
-class PrecisionAtK(_PerUserMetric):
+class PrecisionAtK(PerUserMetric):
     """Mean over users of hits among the first K, divided by K.
 
     Args:
@@ -121,7 +121,7 @@ class PrecisionAtK(_PerUserMetric):
         return self.per_replica(self._sums().mean_precision())
 
 
-class RecallAtK(_PerUserMetric):
+class RecallAtK(PerUserMetric):
     """Mean over users of the share of positives among the first K; 0 without positives.
 
     Args:
@@ -133,7 +133,7 @@ class RecallAtK(_PerUserMetric):
         return self.per_replica(self._sums().mean_recall())
 
 
-class F1AtK(_PerUserMetric):
+class F1AtK(PerUserMetric):
     """Harmonic mean of the mean precision@K and the mean recall@K.
 
     Args:

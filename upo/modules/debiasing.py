@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upo.evaluation.protocols import Protocol
 from upo.modules.stage import StageModule
-from upo.protocols import Protocol
 
 
 class DebiasingModule(StageModule):

@@ -16,9 +16,9 @@ from upo.core.files import atomic_file
 from upo.errors import InputError
 from upo.figures.estimates import interval_dots
 from upo.figures.style import styled
+from upo.metrics.names import DIAGNOSED
 from upo.report.gather import GROUP, short_names, swept
 from upo.report.summary import measured, tables
-from upo.results import DIAGNOSED
 
 NAMES = {"ece": "ECE", "bmse": "BMSE", "dr_bias": "DR bias", "dr_variance": "DR variance"}
 LOG_RATIO = 20  # a swept setting that spans more than this goes on a log axis

@@ -11,7 +11,8 @@ import pandas as pd
 import yaml
 
 from upo.errors import InputError
-from upo.results import DEFINITIONS, DIAGNOSED, FIXED, LAST
+from upo.metrics.names import DEFINITIONS, DIAGNOSED
+from upo.results import FIXED, LAST
 
 DIAGNOSTICS = "diagnostics"  # column: the definition of the four diagnostics
 DEFAULT_DIAGNOSTICS = "correct"

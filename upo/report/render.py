@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from upo.metrics.names import DIAGNOSED
 from upo.report.summary import COSTS, Summary, labels
-from upo.results import DIAGNOSED
 
 NOTE = (
     "Mean ± standard deviation over seeds; [95 % t interval of the mean]; best mean of each column "

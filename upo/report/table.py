@@ -4,7 +4,8 @@ import csv
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
-from upo.results import DIAGNOSED, Row, spread
+from upo.metrics.names import DIAGNOSED
+from upo.results import Row, spread
 
 Cell = tuple[float, float]
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from upo import metrics
 from upo.core.distributed import share
 from upo.data.rating_data import RatingData
+from upo.metrics.names import AT_K, POINTWISE, RANKING
 from upo.models.estimator import Estimator
 from upo.pairs import Pairs
 
@@ -61,29 +61,20 @@ class MarSet(nn.Module):
             include: ``[R, N]`` bool rows that each replica reads; all by default.
         """
         k = self.k
-        ranked: dict[str, Metric] = {
-            "auc": metrics.AUC(),
-            f"ndcg@{k}": metrics.NDCG(k),
-            f"f1@{k}": metrics.F1AtK(k),
-            f"precision@{k}": metrics.PrecisionAtK(k),
-            f"recall@{k}": metrics.RecallAtK(k),
-        }
-        pointwise: dict[str, Metric] = {
-            "log_loss": metrics.LogLoss(),
-            "mse": metrics.MeanSquaredError(),
-        }
-        collection = {**ranked, **pointwise}
+        ranked = {name: metric() for name, metric in RANKING.items()}
+        at_k = {f"{name}@{k}": metric(k) for name, metric in AT_K.items()}
+        pointwise = {name: metric() for name, metric in POINTWISE.items()}
+        collection = {**ranked, **at_k, **pointwise}
         for metric in collection.values():
             metric.to(self.labels.device)
         for pairs, rows in self.blocks(estimator):
             f = torch.sigmoid(estimator.logit("prediction", pairs).double())
             labels, users = self.labels[rows], self.users[rows]
             mask = None if include is None else include[:, rows]
-            for name, metric in ranked.items():
-                if name == "auc":
-                    metric.update(f, labels, include=mask)
-                else:
-                    metric.update(f, labels, users, include=mask)
+            for metric in ranked.values():
+                metric.update(f, labels, include=mask)
+            for metric in at_k.values():
+                metric.update(f, labels, users, include=mask)
             weight = None if mask is None else mask.double()
             for metric in pointwise.values():
                 metric.update(f, labels, weight)

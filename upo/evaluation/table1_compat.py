@@ -12,7 +12,7 @@ from torch import Tensor
 from upo import metrics
 from upo.data.rating_data import Truth
 from upo.errors import InputError
-from upo.evaluation import MarSet
+from upo.evaluation.mar import MarSet
 from upo.models.estimator import Estimator
 
 

@@ -15,14 +15,14 @@ from upo.core.distributed import share
 from upo.core.sampling import EpochStream, Permutation, stream_key
 from upo.data.rating_data import RatingData, Truth
 from upo.errors import InputError
-from upo.evaluation import MarSet, blocks
+from upo.evaluation.mar import MarSet, blocks
+from upo.evaluation.strata import Strata
+from upo.evaluation.table1_compat import table1_compat
 from upo.functional.binning import bins_from_edges, equal_mass_edges
 from upo.functional.diagnostics import dr_bias_terms, dr_variance_terms
-from upo.metrics.strata import Strata
+from upo.metrics.names import DEFINITIONS
 from upo.models.estimator import Estimator
 from upo.pairs import Pairs
-from upo.results import DEFINITIONS
-from upo.table1_compat import table1_compat
 
 EXACT_PAIRS = 2**21  # |D| up to which diagnostics visit every pair
 SAMPLE_PAIRS = 2**20  # pairs of D \ O sampled beyond
@@ -90,7 +90,7 @@ class Diagnostics:
         mar: Its MAR sample.
         num_bins: Bins of the ECE.
         definition: ``correct``, which is the above, or ``table1_compat``, which scores the test
-            pairs as the published code does (see :mod:`upo.table1_compat`).
+            pairs as the published code does (see :mod:`upo.evaluation.table1_compat`).
 
     Raises:
         InputError: If the definition is unknown.

@@ -1,0 +1,1 @@
+"""An estimator measured, and what chooses its epoch."""

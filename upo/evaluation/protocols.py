@@ -1,0 +1,153 @@
+"""On what data epochs and hyperparameters are chosen, and on what data the result is read."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from upo.core.sampling import Permutation, stream_key
+from upo.errors import InputError
+from upo.evaluation.mar import MarSet, heldout_log_loss
+from upo.metrics.names import lower_is_better
+from upo.models.estimator import Estimator
+
+
+class Protocol(ABC):
+    """A selection protocol.
+
+    Attributes:
+        name: Written into every result.
+        holdout: Share of the MNAR log held out from training.
+        monitor: Metric that chooses epochs and hyperparameters.
+        test_selected: Whether selection read the test set.
+    """
+
+    name: str
+    holdout: float = 0.0
+    monitor: str
+    test_selected = False
+    mar: MarSet
+
+    @property
+    def label(self) -> str:
+        """Name as it stands in results: test selection is never silent."""
+        return f"{self.name} (test-selected)" if self.test_selected else self.name
+
+    @property
+    def sign(self) -> int:
+        """1 where a lower ``monitor`` is better, -1 where a higher one is."""
+        return 1 if lower_is_better(self.monitor) else -1
+
+    def use(self, mar: MarSet) -> None:
+        """Take the MAR sample into use.
+
+        Raises:
+            InputError: If the protocol needs one and there is none.
+        """
+        self.mar = mar
+
+    @abstractmethod
+    def validate(self, estimator: Estimator) -> dict[str, Tensor]:
+        """Metrics on the selection data, ``[R]`` each, ``monitor`` among them."""
+
+    def tested(self, estimator: Estimator) -> Tensor | None:
+        """``[R, N]`` bool rows of the MAR sample on which results are read; None for all."""
+        return None
+
+
+class Holdout(Protocol):
+    """Chooses by log-loss on a tenth of the MNAR log, drawn by seed; the test set is read once.
+
+    Args:
+        name: Name in results.
+        share: Held-out share in (0, 1).
+        weighted: Weight held-out rows by the estimator's own inverse propensities.
+    """
+
+    monitor = "log_loss"
+
+    def __init__(
+        self, *, name: str = "holdout", share: float = 0.1, weighted: bool = False
+    ) -> None:
+        self.name = name
+        if not 0 < share < 1:
+            raise InputError(f"protocol.share must lie in (0, 1), got {share}; try 0.1.")
+        self.holdout, self.weighted = share, weighted
+
+    def validate(self, estimator: Estimator) -> dict[str, Tensor]:
+        """Log-loss on held-out rows."""
+        return {"log_loss": heldout_log_loss(estimator, weighted=self.weighted)}
+
+
+class MarHoldout(Protocol):
+    """Chooses on the ratings of a share of the MAR users, drawn by seed; the other users test.
+
+    Args:
+        name: Name in results.
+        share: Share of the MAR users that select, in (0, 1).
+        monitor: Metric that chooses.
+    """
+
+    def __init__(
+        self, *, name: str = "mar_holdout", share: float = 0.2, monitor: str = "log_loss"
+    ) -> None:
+        self.name = name
+        if not 0 < share < 1:
+            raise InputError(f"protocol.share must lie in (0, 1), got {share}; try 0.2.")
+        self.share, self.monitor = share, monitor
+
+    def use(self, mar: MarSet) -> None:
+        """Take the MAR sample into use."""
+        _require(mar, self.name)
+        super().use(mar)
+
+    def _selecting(self, estimator: Estimator) -> Tensor:  # [R, N]
+        """Rows of the users that select."""
+        users, index = torch.unique(self.mar.users, return_inverse=True)
+        order = Permutation(len(users))
+        key = stream_key(estimator.space.seeds, "mar_users")[:, None]
+        place = order(torch.arange(len(users), device=key.device).expand(len(key), -1), key)
+        return (place < round(self.share * len(users)))[:, index]
+
+    def validate(self, estimator: Estimator) -> dict[str, Tensor]:
+        """All test metrics on the selecting users."""
+        return self.mar.measure(estimator, self._selecting(estimator))
+
+    def tested(self, estimator: Estimator) -> Tensor:
+        """Rows of the other users."""
+        return ~self._selecting(estimator)
+
+
+class TestSelected(Protocol):
+    """Chooses on the test set itself, as the published code of this field does.
+
+    Results of this protocol are labelled ``test-selected`` everywhere.
+
+    Args:
+        name: Name in results.
+        monitor: Metric that chooses.
+    """
+
+    __test__ = False  # not a test case, whatever its name
+    test_selected = True
+
+    def __init__(self, *, name: str = "paper", monitor: str = "auc") -> None:
+        self.name = name
+        self.monitor = monitor
+
+    def use(self, mar: MarSet) -> None:
+        """Take the MAR sample into use."""
+        _require(mar, self.name)
+        super().use(mar)
+
+    def validate(self, estimator: Estimator) -> dict[str, Tensor]:
+        """All metrics on the test set."""
+        return self.mar.measure(estimator)
+
+
+def _require(mar: MarSet, name: str) -> None:
+    if not len(mar):
+        raise InputError(
+            f"protocol={name} selects on MAR ratings, and this dataset has none; "
+            "use protocol=holdout or give a test set."
+        )
