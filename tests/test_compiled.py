@@ -7,8 +7,10 @@ import torch
 from test_replay import EACH, assert_same, make_module, run
 from worlds import parameters
 
-from upo import compiled
-from upo.compiled import (
+from upo.errors import InputError
+from upo.experiment import switch
+from upo.training import compiled
+from upo.training.compiled import (
     FEW_THREADS,
     LEAST_PAIRS,
     LEAST_STEPS,
@@ -17,9 +19,7 @@ from upo.compiled import (
     CompilerError,
     compiling_pays,
 )
-from upo.errors import InputError
-from upo.experiment import switch
-from upo.replay import Recording
+from upo.training.recording import Recording
 
 CPU = torch.device("cpu")
 needs_compiler = pytest.mark.skipif(
@@ -72,7 +72,7 @@ def broken(*_, **__):
 
 def test_without_a_working_compiler_steps_are_recorded(monkeypatch):
     monkeypatch.setattr("torch._inductor.standalone_compile", broken)
-    monkeypatch.setattr("upo.modules.stage.compiling_pays", lambda *_: True)
+    monkeypatch.setattr("upo.training.stage.compiling_pays", lambda *_: True)
     module, plain = make_module(None), make_module(False)
     plain.compiled = False
     with pytest.warns(UserWarning, match="uncompiled.*no such compiler"):

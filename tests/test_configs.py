@@ -18,9 +18,9 @@ from omegaconf import OmegaConf, open_dict
 import upo
 import upo.config
 from upo.assembly import build_estimator
-from upo.checkpoint import load_checked
 from upo.experiment import Experiment
 from upo.metrics.names import lower_is_better
+from upo.training.checkpoint import load_checked
 
 # the trainer's own, of a function that torch has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")

@@ -12,8 +12,8 @@ from upo.core.optim import ReplicaAdam
 from upo.errors import InputError
 from upo.experiment import make_trainer
 from upo.learners.propensity import PropensityLearner, UPOPenalty
-from upo.modules.stage import StageModule, StagePlan
-from upo.replay import LEAST_STEPS, Recording, replayable
+from upo.training.recording import LEAST_STEPS, Recording, replayable
+from upo.training.stage import StageModule, StagePlan
 
 PLAN = {"epochs": 10, "observed_batch": 9, "pair_batch": 25, "steps": 12}
 

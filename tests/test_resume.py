@@ -15,7 +15,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from upo.checkpoint import load_checked
+from upo.training.checkpoint import load_checked
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [

@@ -13,10 +13,10 @@ from upo.learners.base import Learner
 from upo.models.bins import Bins
 from upo.models.estimator import Estimator
 from upo.models.imputation import PseudoLabel
-from upo.modules.debiasing import DebiasingModule
-from upo.modules.propensity import PropensityModule
-from upo.modules.stage import StageModule, StagePlan
 from upo.pairs import PairSpace
+from upo.training.debiasing import DebiasingModule
+from upo.training.propensity import PropensityModule
+from upo.training.stage import StageModule, StagePlan
 
 MODULES: dict[str, Callable[..., StageModule]] = {
     "propensity": PropensityModule,

@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from upo.assembly import build_estimator, build_stage
-from upo.checkpoint import StageCheckpoint
 from upo.config import check
 from upo.core import distributed
 from upo.core.memory import freed_memory_kept
@@ -24,10 +23,11 @@ from upo.evaluation.diagnostics import Diagnosis, Diagnostics, parse_definitions
 from upo.evaluation.mar import MarSet
 from upo.evaluation.protocols import Protocol
 from upo.models.estimator import Estimator
-from upo.modules.callbacks import History, ReplicaSelection, StageProgress
-from upo.modules.stage import StageModule
-from upo.modules.strategy import ExactStrategy
 from upo.pairs import PairSpace
+from upo.training.callbacks import History, ReplicaSelection, StageProgress
+from upo.training.checkpoint import StageCheckpoint
+from upo.training.stage import StageModule
+from upo.training.strategy import ExactStrategy
 
 SWITCH = {"auto": None, "true": True, "false": False}
 

@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from upo.assembly import build_estimator
-from upo.checkpoint import load_checked
 from upo.data.datamodule import RatingDataModule
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
@@ -20,6 +19,7 @@ from upo.pairs import PairSpace
 from upo.saved import FILE, check_targets, targets
 from upo.settings import resolved
 from upo.tables.numbering import Ids
+from upo.training.checkpoint import load_checked
 
 _FILES = ("train", "test", "user_features", "item_features", "data_dir")
 

@@ -22,8 +22,8 @@ from upo.models.factorization import MatrixFactorization
 from upo.models.imputation import PseudoLabel
 from upo.models.propensity import AdditivePropensity
 from upo.models.weighting import ClippedPropensity
-from upo.modules.stage import StageModule, StagePlan
 from upo.pairs import PairSpace
+from upo.training.stage import StageModule, StagePlan
 
 PLAYERS = ("adversary", "propensity", "prediction", "imputation")
 

@@ -6,7 +6,6 @@ from torch import distributed as dist
 from torch.multiprocessing import spawn
 from worlds import adam, make_estimator, make_space, parameters
 
-from upo.checkpoint import load_checked, save_atomically
 from upo.core.layers import Sizes
 from upo.errors import InputError
 from upo.functional.pointwise import cross_entropy
@@ -15,6 +14,7 @@ from upo.learners.auto_beta import AutoBetaLearner, AutoBetaPenalty
 from upo.learners.propensity import AdversaryLearner
 from upo.models.beta_window import BetaWindow
 from upo.pairs import BatchSampler
+from upo.training.checkpoint import load_checked, save_atomically
 
 REPLICAS = 3
 

@@ -7,7 +7,7 @@ from tests.learners.small_estimators import built, roughened, train
 from upo.errors import InputError
 from upo.functional.propensity import clip_propensity, upo_loss
 from upo.learners.propensity import adversary_weight
-from upo.replay import Recording
+from upo.training.recording import Recording
 
 
 def scaled(*overrides):

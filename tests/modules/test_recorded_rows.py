@@ -8,7 +8,7 @@ from small_runs import build, composed
 
 from upo.learners.imputation import ImputationLearner
 from upo.learners.propensity import PropensityLearner
-from upo.replay import replayable
+from upo.training.recording import replayable
 
 ROWS = ("naive", "ips", "snips", "upo_ips", "dr_jl", "mrdr_jl", "dr_bias", "dr_mse", "upo_dr")
 

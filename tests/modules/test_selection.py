@@ -6,9 +6,9 @@ import torch
 from worlds import make_estimator, make_space
 
 from upo.evaluation.protocols import Holdout
-from upo.modules.callbacks import ReplicaSelection
-from upo.modules.debiasing import DebiasingModule
-from upo.modules.stage import StagePlan
+from upo.training.callbacks import ReplicaSelection
+from upo.training.debiasing import DebiasingModule
+from upo.training.stage import StagePlan
 
 R = 3
 

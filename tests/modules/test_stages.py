@@ -3,12 +3,12 @@ import torch
 from small_runs import STEPS, build, composed, fit, train
 from worlds import make_estimator, make_space
 
-import upo.modules.stage
+import upo.training.stage
 from upo.errors import InputError
 from upo.experiment import Experiment
 from upo.learners.base import Learner
-from upo.modules.callbacks import History
-from upo.modules.stage import DivergenceError, StageModule, StagePlan
+from upo.training.callbacks import History
+from upo.training.stage import DivergenceError, StageModule, StagePlan
 
 # the trainer's own, of a function that torch has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
@@ -54,7 +54,7 @@ def test_two_runs_with_one_seed_are_identical_and_others_are_not():
 def test_the_length_of_a_chunk_does_not_matter(monkeypatch, steps):
     config = composed("upo_dr")
     _, whole = train(config, SEEDS)
-    monkeypatch.setattr(upo.modules.stage, "CHUNK_STEPS", steps)
+    monkeypatch.setattr(upo.training.stage, "CHUNK_STEPS", steps)
     _, chunked = train(config, SEEDS)
     for key, value in whole.items():
         assert torch.equal(value, chunked[key]), key

@@ -8,9 +8,9 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from upo.modules.debiasing import DebiasingModule
-from upo.modules.propensity import PropensityModule
-from upo.modules.stage import StageModule
+from upo.training.debiasing import DebiasingModule
+from upo.training.propensity import PropensityModule
+from upo.training.stage import StageModule
 
 
 class ReplicaSelection(Callback):

@@ -9,8 +9,8 @@ from upo.core.distributed import share
 from upo.core.sampling import EpochStream, Permutation, stream_key
 from upo.functional.propensity import bin_residuals
 from upo.learners.propensity import adversary_weight
-from upo.modules.stage import StageModule
 from upo.pairs import Pairs
+from upo.training.stage import StageModule
 
 PROBE_PAIRS = 65536
 

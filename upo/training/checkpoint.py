@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from upo.core.distributed import rank
 from upo.core.files import atomic_file
 from upo.errors import InputError
-from upo.modules.callbacks import History, ReplicaSelection
-from upo.modules.stage import StageModule
+from upo.training.callbacks import History, ReplicaSelection
+from upo.training.stage import StageModule
 
 SCHEMA = 1
 

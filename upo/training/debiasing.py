@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from upo.evaluation.protocols import Protocol
-from upo.modules.stage import StageModule
+from upo.training.stage import StageModule
 
 
 class DebiasingModule(StageModule):

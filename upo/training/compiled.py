@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from upo.errors import InputError
 from upo.pairs.space import Batch
-from upo.replay import Recording
+from upo.training.recording import Recording
 
 # Compiling takes some 20 seconds, and saves about 1 ms a step or 0.5 microseconds a pair.
 LEAST_STEPS, LEAST_PAIRS = 15_000, 60_000_000

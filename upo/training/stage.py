@@ -8,14 +8,16 @@ import lightning as L  # noqa: N812
 import torch
 from torch import Tensor
 
-from upo.compiled import CompiledStep, CompilerError, compiling_pays
 from upo.errors import InputError
 from upo.learners.base import Learner
 from upo.models.estimator import Estimator
 from upo.pairs import Batch, BatchSampler
-from upo.replay import LEAST_STEPS, Recording, replayable
+from upo.training.compiled import CompiledStep, CompilerError, compiling_pays
+from upo.training.recording import LEAST_STEPS, Recording, replayable
 
-UNRECORDED = "run one by one; upo.replay.REPLAYABLE lists what can be recorded and compiled."
+UNRECORDED = (
+    "run one by one; upo.training.recording.REPLAYABLE lists what can be recorded and compiled."
+)
 CHUNK_STEPS = 128
 CHUNK_PAIRS = 2**22  # pairs whose indices are held at once
 

@@ -1,0 +1,1 @@
+"""The LightningModules of a run, and what runs them."""
