@@ -8,7 +8,7 @@ from test_replay import EACH, assert_same, make_module, run
 from worlds import parameters
 
 from upo.errors import InputError
-from upo.experiment import switch
+from upo.runs.experiment import switch
 from upo.training import compiled
 from upo.training.compiled import (
     FEW_THREADS,

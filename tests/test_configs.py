@@ -16,10 +16,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
 import upo
-import upo.config
-from upo.assembly import build_estimator
-from upo.experiment import Experiment
+import upo.runs.config
 from upo.metrics.names import lower_is_better
+from upo.runs.assembly import build_estimator
+from upo.runs.experiment import Experiment
 from upo.training.checkpoint import load_checked
 
 # the trainer's own, of a function that torch has deprecated
@@ -258,9 +258,9 @@ def commented(text):
 def test_every_key_of_a_run_is_documented():
     text = (CONF / "train.yaml").read_text(encoding="utf-8")
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    keys = {field.name for field in fields(upo.config.Train)} - groups - {"paths"}
+    keys = {field.name for field in fields(upo.runs.config.Train)} - groups - {"paths"}
     assert keys <= set(yaml.safe_load(text)), "the schema has keys that conf/train.yaml hides"
-    keys |= {f"paths.{field.name}" for field in fields(upo.config.Paths)}
+    keys |= {f"paths.{field.name}" for field in fields(upo.runs.config.Paths)}
     assert not keys - commented(text), "conf/train.yaml leaves keys without a comment"
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-import upo.experiment
-from upo.experiment import Experiment
+import upo.runs.experiment
+from upo.runs.experiment import Experiment
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -33,14 +33,14 @@ def run(name, monkeypatch, *, oracle):
         config = compose("train", overrides=overrides)
     experiment = Experiment(config, progress=False)
     if oracle:
-        build = upo.experiment.build_estimator
+        build = upo.runs.experiment.build_estimator
 
         def with_truth(config, space):
             estimator = build(config, space)
             estimator._weighting = TruePropensity(experiment.datamodule.data.truth)
             return estimator
 
-        monkeypatch.setattr(upo.experiment, "build_estimator", with_truth)
+        monkeypatch.setattr(upo.runs.experiment, "build_estimator", with_truth)
     return {key: float(value.mean()) for key, value in experiment.run().metrics.items()}
 
 

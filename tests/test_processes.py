@@ -13,11 +13,11 @@ from omegaconf import open_dict
 from torch import distributed as dist
 from torch.multiprocessing import spawn
 
-from upo.assembly import build_estimator, build_stage
 from upo.evaluation.diagnostics import Diagnostics
 from upo.evaluation.mar import MarSet, heldout_log_loss
-from upo.experiment import Experiment
 from upo.pairs import PairSpace
+from upo.runs.assembly import build_estimator, build_stage
+from upo.runs.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "estimator").glob("*.yaml"))

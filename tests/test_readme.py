@@ -15,12 +15,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.singleton import Singleton
 from omegaconf import OmegaConf, open_dict
 
-import upo.config
 import upo.functional.imputation
-from upo.assembly import build_estimator
+import upo.runs.config
 from upo.benchmark import compose_run, split_arguments
-from upo.experiment import Experiment
 from upo.pairs import PairSpace
+from upo.runs.assembly import build_estimator
+from upo.runs.experiment import Experiment
 from upo.tuning import OPTIONS
 
 # the trainer's own, of a function that torch has deprecated

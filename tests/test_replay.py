@@ -10,8 +10,8 @@ from worlds import make_estimator, make_learners, make_space, parameters
 from upo.core import distributed
 from upo.core.optim import ReplicaAdam
 from upo.errors import InputError
-from upo.experiment import make_trainer
 from upo.learners.propensity import PropensityLearner, UPOPenalty
+from upo.runs.experiment import make_trainer
 from upo.training.recording import LEAST_STEPS, Recording, replayable
 from upo.training.stage import StageModule, StagePlan
 

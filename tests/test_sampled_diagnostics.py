@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tests.learners.small_estimators import configure
-from upo.assembly import build_estimator
 from upo.evaluation import diagnostics as diagnosis
 from upo.evaluation.mar import MarSet
-from upo.experiment import Experiment
 from upo.pairs import PairSpace
+from upo.runs.assembly import build_estimator
+from upo.runs.experiment import Experiment
 
 
 @pytest.fixture(scope="module")

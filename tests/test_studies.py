@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-import upo.config  # noqa: F401 - registers the schema
+import upo.runs.config  # noqa: F401 - registers the schema
 from tests.learners.small_estimators import built, roughened
 from upo.models.metric_weights import bias_weight, expected_gap, variance_weight
 

@@ -5,13 +5,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-import upo.config  # noqa: F401 - registers the schema
+import upo.runs.config  # noqa: F401 - registers the schema
 from tests.learners.small_estimators import CONF, roughened
-from upo.assembly import build_estimator
 from upo.data.world import SyntheticWorld
 from upo.functional.pointwise import cross_entropy
 from upo.functional.prediction import dr_loss, dr_loss_public, ips_loss, naive_loss
 from upo.pairs import Batch, ObservedPairs, PairSpace
+from upo.runs.assembly import build_estimator
 
 RESAMPLES = 500
 

@@ -17,10 +17,10 @@ from tqdm.auto import tqdm
 from upo.core.console import quiet, sentences
 from upo.core.files import write_atomically
 from upo.errors import InputError
-from upo.finished import begin, finish, finished
 from upo.report.table import markdown
-from upo.results import Row, write_rows
-from upo.run import run
+from upo.runs.finished import begin, finish, finished
+from upo.runs.folder import run
+from upo.runs.results import Row, write_rows
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 

@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from upo.core.console import first_process, quiet, say, sentences
 from upo.errors import InputError
-from upo.finished import begin, finish, finished
-from upo.results import Row, side_by_side, summarize
-from upo.run import run
+from upo.runs.finished import begin, finish, finished
+from upo.runs.folder import run
+from upo.runs.results import Row, side_by_side, summarize
 
 
 def task(config: DictConfig) -> float:

@@ -9,13 +9,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from upo.assembly import build_estimator
 from upo.data.datamodule import RatingDataModule
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
 from upo.evaluation.protocols import Protocol
 from upo.fitted import Fitted, load
 from upo.pairs import PairSpace
+from upo.runs.assembly import build_estimator
 from upo.saved import FILE, check_targets, targets
 from upo.settings import resolved
 from upo.tables.numbering import Ids

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from upo.assembly import build_estimator
 from upo.core.distributed import rank
 from upo.errors import InputError
 from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
+from upo.runs.assembly import build_estimator
 from upo.tables.ids import plain_ids, restored_ids
 from upo.tables.numbering import Ids
 from upo.training.checkpoint import save_atomically

@@ -21,7 +21,7 @@ from upo.benchmark import CONF
 from upo.core.console import quiet, sentences
 from upo.core.files import write_atomically
 from upo.errors import InputError
-from upo.experiment import Experiment
+from upo.runs.experiment import Experiment
 
 QUIET = ["logger=none", "progress=false", "figures=false"]
 OPTIONS = ("search", "trials", "batch", "out")

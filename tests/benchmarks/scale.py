@@ -28,7 +28,6 @@ import pyarrow.parquet
 import torch
 from omegaconf import DictConfig
 
-from upo.assembly import build_estimator, build_stage
 from upo.core.memory import freed_memory_kept
 from upo.data.datamodule import InMemoryDataModule
 from upo.data.interactions import Interactions, LabelRule
@@ -36,6 +35,7 @@ from upo.data.rating_data import RatingData, report
 from upo.data.table import read_table
 from upo.evaluation.protocols import Holdout
 from upo.pairs import PairSpace
+from upo.runs.assembly import build_estimator, build_stage
 from upo.settings import composed_run
 
 ROOT = Path(__file__).parents[2]

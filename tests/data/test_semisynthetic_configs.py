@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 from small_semisynthetic import rows
 
-import upo.config  # noqa: F401 - registers the schema
+import upo.runs.config  # noqa: F401 - registers the schema
 from upo.data.semisynthetic import SemiSyntheticDataModule
 from upo.data.semisynthetic_completion import Completion
 from upo.data.synthetic import SyntheticDataModule

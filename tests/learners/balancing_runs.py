@@ -4,8 +4,8 @@ import torch
 from hydra.utils import instantiate
 from small_estimators import built, short_stages, train
 
-from upo.assembly import build_stage
 from upo.core.optim import ReplicaAdam
+from upo.runs.assembly import build_stage
 
 
 def state(estimator):

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-import upo.config  # noqa: F401 - registers the schema
-from upo.assembly import build_estimator
-from upo.experiment import Experiment
+import upo.runs.config  # noqa: F401 - registers the schema
 from upo.pairs import BatchSampler, PairSpace
+from upo.runs.assembly import build_estimator
+from upo.runs.experiment import Experiment
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 WORLD = [

@@ -202,7 +202,7 @@ def run(folder, *overrides):
     # imported here: the processes spawned above import this module and need none of it
     from small_estimators import configure, short_stages
 
-    from upo.experiment import Experiment
+    from upo.runs.experiment import Experiment
 
     config = configure("upo_dr", *short_stages("upo_dr"), *GAME, *overrides)
     return Experiment(config, folder, progress=False).run()

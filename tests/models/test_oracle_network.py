@@ -4,12 +4,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-import upo.config  # noqa: F401 - registers the schema
-from upo.assembly import build_estimator
+import upo.runs.config  # noqa: F401 - registers the schema
 from upo.data.synthetic import SyntheticWorld
 from upo.errors import InputError
-from upo.experiment import Experiment
 from upo.pairs import PairSpace
+from upo.runs.assembly import build_estimator
+from upo.runs.experiment import Experiment
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

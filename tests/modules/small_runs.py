@@ -7,10 +7,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import open_dict
 
-from upo.assembly import build_estimator, build_stage
 from upo.evaluation.mar import MarSet
-from upo.experiment import make_trainer
 from upo.pairs import PairSpace
+from upo.runs.assembly import build_estimator, build_stage
+from upo.runs.experiment import make_trainer
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 STEPS = 20  # an epoch

@@ -5,8 +5,8 @@ from worlds import make_estimator, make_space
 
 import upo.training.stage
 from upo.errors import InputError
-from upo.experiment import Experiment
 from upo.learners.base import Learner
+from upo.runs.experiment import Experiment
 from upo.training.callbacks import History
 from upo.training.stage import DivergenceError, StageModule, StagePlan
 

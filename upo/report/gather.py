@@ -12,7 +12,7 @@ import yaml
 
 from upo.errors import InputError
 from upo.metrics.names import DEFINITIONS, DIAGNOSED
-from upo.results import FIXED, LAST
+from upo.runs.results import FIXED, LAST
 
 DIAGNOSTICS = "diagnostics"  # column: the definition of the four diagnostics
 DEFAULT_DIAGNOSTICS = "correct"

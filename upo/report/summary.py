@@ -10,7 +10,7 @@ import pandas as pd
 from upo.metrics.names import DIAGNOSED, lower_is_better
 from upo.report.gather import DIAGNOSTICS, GROUP, WORLD, short_names, swept
 from upo.report.table import published
-from upo.results import FIXED, LAST, spread
+from upo.runs.results import FIXED, LAST, spread
 
 COSTS = {"seconds_per_seed": "s / seed", "parameters": "parameters"}
 PLAIN = {*FIXED, *LAST, DIAGNOSTICS, "run", "seconds_per_seed"}

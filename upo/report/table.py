@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 from upo.metrics.names import DIAGNOSED
-from upo.results import Row, spread
+from upo.runs.results import Row, spread
 
 Cell = tuple[float, float]
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from upo import run_figures
 from upo.core.console import first_process, say
 from upo.data.rating_data import report
 from upo.data.table import write_id_maps
-from upo.experiment import Experiment, RunResult
-from upo.loggers import log_final, make_loggers
 from upo.metrics.names import DIAGNOSED
-from upo.results import Row, summarize, table, write_rows, write_summary
+from upo.runs import figures as run_figures
+from upo.runs.experiment import Experiment, RunResult
+from upo.runs.loggers import log_final, make_loggers
+from upo.runs.results import Row, summarize, table, write_rows, write_summary
 
 # names of unfinished files: see upo.core.files.atomic_file and upo.figures.save
 _UNFINISHED = re.compile(r"\..+\.([a-z0-9_]{8}|\d+\.part)")

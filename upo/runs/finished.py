@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from upo.core.files import write_atomically
-from upo.results import Row
+from upo.runs.results import Row
 
 NAME = "config.yaml"  # the resolved configuration, written after everything else
 

@@ -8,28 +8,23 @@ from typing import Any
 import lightning as L  # noqa: N812
 import torch
 from hydra.utils import instantiate
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch import Tensor
 
-from upo.assembly import build_estimator, build_stage
-from upo.config import check
-from upo.core import distributed
 from upo.core.memory import freed_memory_kept
 from upo.core.seeds import parse_seeds
 from upo.data.datamodule import RatingDataModule
-from upo.errors import InputError
 from upo.evaluation.diagnostics import Diagnosis, Diagnostics, parse_definitions
 from upo.evaluation.mar import MarSet
 from upo.evaluation.protocols import Protocol
 from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
+from upo.runs.assembly import build_estimator, build_stage
+from upo.runs.config import check
 from upo.training.callbacks import History, ReplicaSelection, StageProgress
 from upo.training.checkpoint import StageCheckpoint
 from upo.training.stage import StageModule
-from upo.training.strategy import ExactStrategy
-
-SWITCH = {"auto": None, "true": True, "false": False}
+from upo.training.trainer import make_trainer, switch
 
 
 @dataclass
@@ -177,38 +172,3 @@ class Experiment:
             steps_per_epoch=module.steps_per_epoch,
             seconds=seconds,
         )
-
-
-def switch(key: str, value: Any) -> bool | None:
-    """A setting that may be left to the program, which is None.
-
-    Raises:
-        InputError: If it is none of auto, true and false.
-    """
-    if str(value).lower() not in SWITCH:
-        raise InputError(f"{key} must be auto, true or false, got {value!r}.")
-    return SWITCH[str(value).lower()]
-
-
-def make_trainer(config: DictConfig, **run: Any) -> L.Trainer:
-    """A Lightning trainer for one stage; several processes get the exact strategy."""
-    settings: dict[str, Any] = {str(key): value for key, value in config.items()}
-    switch("trainer.replay", settings.pop("replay", "auto"))
-    devices, nodes = settings.get("devices", 1), settings.get("num_nodes", 1)
-    several = devices not in (1, "1", [0]) or nodes > 1 or distributed.world_size() > 1
-    if several and settings.get("strategy", "auto") == "auto":
-        settings["strategy"] = ExactStrategy()
-    try:
-        return L.Trainer(
-            **settings,
-            **run,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            log_every_n_steps=1,
-        )
-    except (MisconfigurationException, ModuleNotFoundError) as error:
-        raise InputError(
-            f"trainer.accelerator={settings.get('accelerator')} with trainer.devices={devices} is "
-            f"not to be had here ({' '.join(str(error).split())}); try trainer.accelerator=cpu."
-        ) from error

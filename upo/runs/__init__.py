@@ -1,0 +1,1 @@
+"""One run: composed, built, trained, measured and written."""
