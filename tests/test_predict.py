@@ -17,7 +17,7 @@ from upo import cli, predict
 from upo.core.console import sentences
 from upo.data.world import SyntheticWorld
 from upo.errors import InputError
-from upo.run_model import load_model
+from upo.fitted.run_folder import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 WORLD = SyntheticWorld(30, 20, density=0.3)

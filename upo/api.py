@@ -10,11 +10,11 @@ from upo.data.frames import Columns, rating_data_from_frames
 from upo.data.interactions import LabelRule
 from upo.errors import InputError
 from upo.fitted import Fitted, load
+from upo.fitted.settings import as_library, composed_run, flat, plain, resolved
 from upo.metrics.names import DIAGNOSED, measured_on_test
 from upo.runs.experiment import Experiment
 from upo.runs.folder import result_rows
 from upo.runs.results import FIXED, LAST
-from upo.settings import as_library, composed_run, flat, plain, resolved
 from upo.tables.ids import check_columns
 
 __all__ = ["Fitted", "fit", "load"]

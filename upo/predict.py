@@ -13,7 +13,7 @@ from upo.core.arguments import parse
 from upo.core.console import quiet, sentences
 from upo.errors import InputError
 from upo.fitted import Fitted
-from upo.run_model import load_model
+from upo.fitted.run_folder import load_model
 from upo.tables.files import read_blocks, table_writer
 from upo.tables.frames import check_nulls
 

@@ -27,7 +27,7 @@ def test_recommendations_equal_brute_force(fitted, exclude_seen):
 def test_blocks_change_nothing(fitted, monkeypatch):
     users = [*TRAIN.user.head(20), "new", "newer"]
     whole, pairs = fitted.recommend(users, 4), fitted.predict(TEST)
-    monkeypatch.setattr("upo.answers.BLOCK", 64)
+    monkeypatch.setattr("upo.fitted.answers.BLOCK", 64)
     pd.testing.assert_frame_equal(fitted.recommend(users, 4), whole, rtol=1e-6)
     pd.testing.assert_series_equal(fitted.predict(TEST), pairs, rtol=1e-6)
 

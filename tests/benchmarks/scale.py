@@ -34,9 +34,9 @@ from upo.data.interactions import Interactions, LabelRule
 from upo.data.rating_data import RatingData, report
 from upo.data.table import read_table
 from upo.evaluation.protocols import Holdout
+from upo.fitted.settings import composed_run
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator, build_stage
-from upo.settings import composed_run
 
 ROOT = Path(__file__).parents[2]
 BLOCK = 2**21  # rows written at once

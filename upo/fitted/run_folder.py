@@ -13,11 +13,11 @@ from upo.data.datamodule import RatingDataModule
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
 from upo.evaluation.protocols import Protocol
-from upo.fitted import Fitted, load
+from upo.fitted.file import FILE, check_targets, targets
+from upo.fitted.model import Fitted, load
+from upo.fitted.settings import resolved
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator
-from upo.saved import FILE, check_targets, targets
-from upo.settings import resolved
 from upo.tables.numbering import Ids
 from upo.training.checkpoint import load_checked
 

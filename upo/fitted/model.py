@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from upo.answers import Answers
 from upo.errors import InputError
+from upo.fitted.answers import Answers
+from upo.fitted.file import read_model, write_model
 from upo.models.estimator import Estimator
-from upo.saved import read_model, write_model
 from upo.tables.frames import check_nulls, to_arrow
 from upo.tables.ids import Places, check_columns
 from upo.tables.numbering import Ids

@@ -1,0 +1,5 @@
+"""A trained estimator that answers for a table's ids."""
+
+from upo.fitted.model import Fitted, NotFittedError, load
+
+__all__ = ["Fitted", "NotFittedError", "load"]
