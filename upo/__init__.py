@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from upo import losses, metrics
     from upo.api import fit
-    from upo.auditing import audit  # type: ignore[no-redef, unused-ignore]  # also a module
+    from upo.audit import audit  # type: ignore[no-redef, unused-ignore]  # also a module
     from upo.counterfactual import evaluate
     from upo.errors import InputError
     from upo.fitted import Fitted, NotFittedError, load
@@ -18,7 +18,7 @@ __all__ = [
     "Fitted",
     "InputError",
     "NotFittedError",
-    "audit",  # a module that can be called
+    "audit",  # a package that can be called
     "evaluate",
     "fit",
     "load",

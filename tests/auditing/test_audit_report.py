@@ -11,6 +11,7 @@ import pytest
 from auditing_tables import true_table, with_columns
 
 import upo.audit
+from upo.audit.__main__ import main as audit_main
 from upo.errors import InputError
 
 NASTY = "<script>alert('x')</script> & \"$a_b$\""
@@ -110,7 +111,7 @@ def test_the_command_reads_files(name, table, tmp_path, capsys):
     else:
         table.to_csv(path, index=False, sep="\t" if name.endswith("tsv") else ",")
     arguments = [f"pairs={path}", f"out={tmp_path / 'out'}", "p_min=0.1", "features=region"]
-    upo.audit.main(arguments)
+    audit_main(arguments)
     printed = capsys.readouterr().out
     assert "1. users with region=B: observed" in printed
     assert printed.endswith(f"written: {tmp_path / 'out' / 'report.html'}\n")
@@ -147,7 +148,7 @@ def test_wrong_files_end_in_one_sentence(name, tmp_path):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError) as error:
-        upo.audit.main([f"pairs={path}", f"out={tmp_path / 'out'}"])
+        audit_main([f"pairs={path}", f"out={tmp_path / 'out'}"])
     assert fragment in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
@@ -164,7 +165,7 @@ def test_wrong_files_end_in_one_sentence(name, tmp_path):
 )
 def test_wrong_arguments_end_in_one_sentence(arguments, fragment):
     with pytest.raises(InputError, match=fragment):
-        upo.audit.main(arguments)
+        audit_main(arguments)
 
 
 def test_a_cut_parquet_file(table, tmp_path):
@@ -172,4 +173,4 @@ def test_a_cut_parquet_file(table, tmp_path):
     table.to_parquet(path)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputError, match="cannot be read"):
-        upo.audit.main([f"pairs={path}"])
+        audit_main([f"pairs={path}"])

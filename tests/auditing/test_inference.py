@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from upo.auditing.inference import count_p_values, holm, weighted_sum_tail
+from upo.audit.inference import count_p_values, holm, weighted_sum_tail
 
 
 def exact_counts(q):

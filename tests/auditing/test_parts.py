@@ -7,11 +7,11 @@ import torch
 from auditing_tables import sampled, true_table, with_columns
 
 import upo.metrics
-from upo.auditing.balance import balance, feature_columns
-from upo.auditing.calibration import RULES, calibration
-from upo.auditing.pairs import Names, read_pairs
-from upo.auditing.segments import segment_counts, segmentations
-from upo.auditing.weights import clip_table, weight_summary
+from upo.audit.balance import balance, feature_columns
+from upo.audit.calibration import RULES, calibration
+from upo.audit.pairs import Names, read_pairs
+from upo.audit.segments import segment_counts, segmentations
+from upo.audit.weights import clip_table, weight_summary
 from upo.functional.diagnostics import ece
 from upo.functional.propensity import bin_index
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from upo.auditing.columns import Column
-from upo.auditing.inference import count_p_values
-from upo.auditing.pairs import AuditPairs
+from upo.audit.columns import Column
+from upo.audit.inference import count_p_values
+from upo.audit.pairs import AuditPairs
 from upo.tables.numbering import shown
 
 Floats = NDArray[np.float64]

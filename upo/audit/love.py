@@ -14,7 +14,7 @@ def love_plot(balance: pd.DataFrame, *, alpha: float, title: str) -> Figure:
     """Standardised differences; a band holds 95 % of each at correct propensities.
 
     Args:
-        balance: Columns of :attr:`upo.auditing.audit.Audit.balance`, at least one row; its first 25
+        balance: Columns of :attr:`upo.audit.result.Audit.balance`, at least one row; its first 25
             rows are drawn.
         alpha: Features with ``p_adjusted`` of at most this are drawn as found.
         title: Heading.

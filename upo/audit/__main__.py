@@ -1,19 +1,13 @@
-"""``python -m upo.audit pairs=FILE``: the audit of given propensities, and ``upo.audit(...)``.
-
-The module can be called, so ``upo.audit(pairs)`` works before and after ``import upo.audit``.
-"""
+"""``python -m upo.audit pairs=FILE``: the audit of given propensities."""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
-from upo.auditing import Audit, audit
-from upo.auditing.reading import read_file
+from upo.audit.reading import read_file
+from upo.audit.result import audit
 from upo.core.arguments import parse
 from upo.core.console import sentences
-
-__all__ = ["Audit", "audit", "main"]
 
 USAGE = """
 python -m upo.audit pairs=FILE [out=FOLDER] [key=value ...]
@@ -78,12 +72,6 @@ def main(argv: list[str]) -> None:
     report = result.save(given.out, title=f"Propensity audit of {given.pairs.name}")
     sys.stdout.write(f"{result.summary()}\nwritten: {report}\n")
 
-
-class _Callable(ModuleType):
-    __call__ = staticmethod(audit)
-
-
-sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     sentences(lambda: main(sys.argv[1:]))

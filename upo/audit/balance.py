@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from upo.auditing.inference import weighted_sum_tail
-from upo.auditing.pairs import AuditPairs
-from upo.auditing.segments import mean_by
+from upo.audit.inference import weighted_sum_tail
+from upo.audit.pairs import AuditPairs
+from upo.audit.segments import mean_by
 
 Floats = NDArray[np.float64]
 

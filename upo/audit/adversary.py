@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from upo.auditing.balance import feature_columns
-from upo.auditing.inference import weighted_sum_tail
-from upo.auditing.pairs import AuditPairs
-from upo.auditing.segments import Segmentation, segment_counts
+from upo.audit.balance import feature_columns
+from upo.audit.inference import weighted_sum_tail
+from upo.audit.pairs import AuditPairs
+from upo.audit.segments import Segmentation, segment_counts
 from upo.core.layers import Sizes
 from upo.core.optim import ReplicaAdam
 from upo.core.sampling import splitmix64
@@ -77,7 +77,7 @@ class Attack:
             sign s of each bin taken from the other half.
         standard_error: Of the gain at correct propensities, where its mean is 0.
         p_value: Of a gain at least as large.
-        tests: Columns of :func:`upo.auditing.segments.segment_counts` for the tenths of the pairs
+        tests: Columns of :func:`upo.audit.segments.segment_counts` for the tenths of the pairs
             that it calls most too low and most too high.
     """
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from upo.auditing.audit import SHARES, Audit
-from upo.auditing.calibration import DRAWS, Calibration
-from upo.auditing.love import MOST, love_plot
-from upo.auditing.page import PAGE, facts, paragraph, picture, table
-from upo.auditing.segments import p_text, signed
+from upo.audit.calibration import DRAWS, Calibration
+from upo.audit.findings import SHARES, Findings
+from upo.audit.love import MOST, love_plot
+from upo.audit.page import PAGE, facts, paragraph, picture, table
+from upo.audit.segments import p_text, signed
 from upo.core.files import atomic_file
 from upo.errors import InputError
 from upo.figures.histogram import propensity_histogram
@@ -19,7 +19,7 @@ from upo.figures.reliability import reliability_diagram
 SHOWN = 20  # findings listed on the page; the CSV has all
 
 
-def page(audit: Audit, title: str) -> str:
+def page(audit: Findings, title: str) -> str:
     """The report; every text of the audited table is escaped."""
     kind = "verdict found" if audit.n_found else "verdict"
     parts = [
@@ -35,7 +35,7 @@ def page(audit: Audit, title: str) -> str:
     return PAGE.substitute(title=escape(title), body="\n".join(parts))
 
 
-def write(audit: Audit, folder: Path, title: str) -> Path:
+def write(audit: Findings, folder: Path, title: str) -> Path:
     """Write ``report.html`` and the tables into the folder, each in one move.
 
     Raises:
@@ -59,7 +59,7 @@ def write(audit: Audit, folder: Path, title: str) -> Path:
     return folder / "report.html"
 
 
-def _numbers(audit: Audit) -> str:
+def _numbers(audit: Findings) -> str:
     pairs, weights = audit.pairs, audit.weights
     rows = f"{len(pairs):,}"
     return facts(
@@ -73,7 +73,7 @@ def _numbers(audit: Audit) -> str:
     )
 
 
-def _findings(audit: Audit) -> list[str]:
+def _findings(audit: Findings) -> list[str]:
     found = audit.findings
     parts = ["<h2>Where the propensities are most wrong</h2>"]
     if len(found):
@@ -107,7 +107,7 @@ def _findings(audit: Audit) -> list[str]:
     return parts
 
 
-def _calibration(audit: Audit) -> list[str]:
+def _calibration(audit: Findings) -> list[str]:
     figures = [
         picture(_reliability(bins), f"Reliability diagram over {_words(bins.rule)} bins")
         for bins in audit.bins
@@ -135,7 +135,7 @@ def _calibration(audit: Audit) -> list[str]:
     ]
 
 
-def _balance(audit: Audit) -> list[str]:
+def _balance(audit: Findings) -> list[str]:
     if not len(audit.balance):
         return ["<h2>Balance</h2>", paragraph("No feature varies.")]
     figure = love_plot(audit.balance, alpha=audit.alpha, title="Balance of the features")
@@ -164,7 +164,7 @@ def _balance(audit: Audit) -> list[str]:
     ]
 
 
-def _weights(audit: Audit) -> list[str]:
+def _weights(audit: Findings) -> list[str]:
     weights = audit.weights
     histogram = picture(_histogram(audit), "Histogram of the propensities")
     tail = ", ".join(
@@ -197,7 +197,7 @@ def _weights(audit: Audit) -> list[str]:
     ]
 
 
-def _method(audit: Audit) -> list[str]:
+def _method(audit: Findings) -> list[str]:
     counts = audit.tests.kind.value_counts().to_dict()
     segments = counts.get("segment", 0) + counts.get("adversary", 0) + len(audit.adversary)
     sizes = {
@@ -233,7 +233,7 @@ def _reliability(bins: Calibration) -> Figure:
     )
 
 
-def _histogram(audit: Audit) -> Figure:
+def _histogram(audit: Findings) -> Figure:
     pairs = audit.pairs
     low = min(float(pairs.p.min()), audit.p_min) / 1.05
     edges = np.unique([*np.geomspace(low, 1.0, 41), audit.p_min])

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from upo.auditing.columns import Column, chosen_columns, column_values
+from upo.audit.columns import Column, chosen_columns, column_values
 from upo.errors import InputError
 from upo.functional.propensity import P_MAX
 from upo.tables.frames import check_nulls, encode, to_arrow

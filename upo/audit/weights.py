@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from upo.auditing.pairs import AuditPairs
+from upo.audit.pairs import AuditPairs
 from upo.functional.diagnostics import effective_sample_size
 
 Floats = NDArray[np.float64]

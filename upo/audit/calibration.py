@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upo.auditing.pairs import AuditPairs
+from upo.audit.pairs import AuditPairs
 from upo.functional.binning import bins_from_edges, equal_mass_edges, equal_width_bins
 
 Floats = NDArray[np.float64]
