@@ -12,6 +12,7 @@ from upo.errors import InputError
 from upo.fitted import Fitted, load
 from upo.fitted.settings import as_library, composed_run, flat, plain, resolved
 from upo.metrics.names import DIAGNOSED, measured_on_test
+from upo.runs.config import check
 from upo.runs.experiment import Experiment
 from upo.runs.folder import result_rows
 from upo.runs.results import FIXED, LAST
@@ -76,7 +77,7 @@ def fit(
     config = composed_run(estimator, {**settings, "seeds": parse_seeds(seeds)})
     dataset = config.dataset
     with as_library():
-        experiment = Experiment(config, progress=progress)
+        check(config)
         limits = dataset.rating_range
         data = rating_data_from_frames(
             train,
@@ -89,7 +90,8 @@ def fit(
             item_features=item_features,
             name=dataset.name,
         )
-        experiment.datamodule = InMemoryDataModule(data, dataset.drop_overlap, dataset.k)
+        module = InMemoryDataModule(data, dataset.drop_overlap, dataset.k)
+        experiment = Experiment(config, datamodule=module, progress=progress)
         result = experiment.run()
     # without a test set nothing is known of the errors outside the log, so nothing of their bias
     result.metrics = {name: value for name, value in result.metrics.items() if value.dim()}

@@ -102,8 +102,8 @@ def _judge(
     for key in trials[0]:
         stacked = [trial[key] for trial in trials for _ in range(seeds)]
         OmegaConf.update(config, key, stacked)
-    experiment = Experiment(config, progress=False)
-    experiment.seeds = [seed for _ in trials for seed in range(seeds)]  # the same for every trial
+    repeated = [seed for _ in trials for seed in range(seeds)]  # the same for every trial
+    experiment = Experiment(config, seeds=repeated, progress=False)
     best = experiment.run(measure=False).stages[-1].best
     assert best is not None  # a debiasing stage selects
     return [float(v) for v in best.view(len(trials), seeds).double().mean(-1)]

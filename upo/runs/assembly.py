@@ -51,7 +51,7 @@ def build_estimator(config: DictConfig, space: PairSpace) -> Estimator:
 
 
 def build_stage(
-    name: str, config: DictConfig, estimator: Estimator, protocol: Protocol
+    name: str, config: DictConfig, estimator: Estimator, protocol: Protocol, **running: Any
 ) -> StageModule:
     """One stage: its module, with its learners in playing order.
 
@@ -60,6 +60,7 @@ def build_stage(
         config: ``cfg.estimator``.
         estimator: The networks, shared by all stages.
         protocol: Selection protocol.
+        **running: ``mar``, ``replay`` and ``compiled`` of ``StageModule``.
 
     Raises:
         InputError: If the stage names an unknown module or learner.
@@ -84,6 +85,7 @@ def build_stage(
         "learners": learners,
         "plan": StagePlan(**settings),
         "name": name,
+        **running,
     }
     if module == "debiasing":
         stage["protocol"] = protocol

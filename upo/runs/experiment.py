@@ -1,13 +1,14 @@
 """One run: read, train every stage, measure, write."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning as L  # noqa: N812
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -66,7 +67,8 @@ class Experiment:
     Args:
         config: Composed configuration.
         folder: Where checkpoints go; None to write none.
-        loggers: Lightning loggers.
+        datamodule: The data; those of the configuration if not given.
+        seeds: One for each replica; those of the configuration if not given.
         progress: Draw progress bars.
     """
 
@@ -74,36 +76,45 @@ class Experiment:
         self,
         config: DictConfig,
         folder: Path | None = None,
-        loggers: list[Any] | None = None,
         *,
+        datamodule: RatingDataModule | None = None,
+        seeds: list[int] | None = None,
         progress: bool = True,
     ) -> None:
         check(config)
         self.config, self.folder, self.progress = config, folder, progress
-        self.loggers = loggers or []
-        self.seeds = parse_seeds(config.seeds)
+        self.seeds = parse_seeds(config.seeds) if seeds is None else seeds
         self.protocol: Protocol = instantiate(config.protocol)
-        self.datamodule: RatingDataModule = instantiate(config.dataset)
+        self.datamodule = instantiate(config.dataset) if datamodule is None else datamodule
 
-    def run(self, *, measure: bool = True) -> RunResult:
+    def run(self, *, loggers: Sequence[Logger] = (), measure: bool = True) -> RunResult:
         """Train every stage and measure the result.
 
         Args:
+            loggers: Lightning loggers.
             measure: Read the test set and the diagnostics at the end.
         """
         data = self.datamodule.data
         mar = MarSet(data, self.datamodule.k)
         self.protocol.use(mar)
-        space = PairSpace.of(self.datamodule.data, self.seeds, self.protocol.holdout)
+        space = PairSpace.of(data, self.seeds, self.protocol.holdout)
         config = self.config.estimator
         estimator = build_estimator(config, space)
         modules = [
-            build_stage(str(name), config, estimator, self.protocol)
+            build_stage(
+                str(name),
+                config,
+                estimator,
+                self.protocol,
+                mar=mar,
+                replay=switch("trainer.replay", self.config.trainer.get("replay", "auto")),
+                compiled=switch("compile", self.config.compile),
+            )
             for name, plan in config.stages.items()
             if plan is not None  # removed by a schedule
         ]
         with freed_memory_kept():
-            stages = [self._fit(module, mar) for module in modules]
+            stages = [self._fit(module, loggers) for module in modules]
         estimator.eval()
         diagnosis = None
         with torch.no_grad():
@@ -127,7 +138,7 @@ class Experiment:
             seconds=sum(stage.seconds for stage in stages),
         )
 
-    def _fit(self, module: StageModule, mar: MarSet) -> StageResult:
+    def _fit(self, module: StageModule, loggers: Sequence[Logger]) -> StageResult:
         history, selection = History(), ReplicaSelection(module.plan.patience)
         callbacks: list[L.Callback] = [selection, history]
         if self.progress:
@@ -143,15 +154,12 @@ class Experiment:
         epochs = 0 if done else module.plan.epochs - module.first_epoch
         if selection.exhausted(module.first_epoch - 1):
             epochs = 0
-        module.mar = mar  # moved to the device with the module
-        module.replay = switch("trainer.replay", self.config.trainer.get("replay", "auto"))
-        module.compiled = switch("compile", self.config.compile)
         start = time.perf_counter()
         trainer = make_trainer(
             self.config.trainer,
             max_epochs=epochs,
             callbacks=callbacks,
-            logger=self.loggers or False,
+            logger=list(loggers) or False,
             enable_checkpointing=False,
             enable_progress_bar=self.progress,
         )

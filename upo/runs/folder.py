@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from upo.core.console import first_process, say
@@ -38,11 +39,11 @@ def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
         say(report(data))
     if data.user_ids is not None and first_process():
         write_id_maps(data, folder)
-    experiment.loggers = make_loggers(config)
-    result = experiment.run()
+    loggers = make_loggers(config)
+    result = experiment.run(loggers=loggers)
     rows = result_rows(result, experiment)
     if first_process():
-        _write(result, rows, experiment, folder)
+        _write(result, rows, experiment, folder, loggers)
         if chatty:
             say("\n" + table(rows, title=_title(rows[0])))
             say(f"Results, checkpoints and figures: {folder}")
@@ -78,7 +79,13 @@ def result_rows(result: RunResult, experiment: Experiment) -> list[Row]:
     return rows
 
 
-def _write(result: RunResult, rows: list[Row], experiment: Experiment, folder: Path) -> None:
+def _write(
+    result: RunResult,
+    rows: list[Row],
+    experiment: Experiment,
+    folder: Path,
+    loggers: list[Logger],
+) -> None:
     write_rows(folder / "results.csv", rows)
     write_summary(
         folder / "summary.json",
@@ -89,7 +96,7 @@ def _write(result: RunResult, rows: list[Row], experiment: Experiment, folder: P
     if experiment.config.figures:
         drawn = run_figures.draw(result, folder / "figures", _title(rows[0]))
     means = {name: value["mean"] for name, value in summarize(rows).items()}
-    log_final(experiment.loggers, means, drawn)
+    log_final(loggers, means, drawn)
 
 
 def _title(row: Row) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import lightning as L  # noqa: N812
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from upo.errors import InputError
 from upo.learners.base import Learner
@@ -81,10 +81,21 @@ class StageModule(L.LightningModule):
         learners: Name -> learner, in the order in which they play.
         plan: Length and batch sizes.
         name: Name of the stage: streams, logs and checkpoints carry it.
+        mar: The test sample, which moves to the device with the stage that selects on it.
+        replay: Whether to record a step; None where it pays.
+        compiled: Whether to compile it; None where it pays.
     """
 
     def __init__(
-        self, estimator: Estimator, learners: dict[str, Learner], plan: StagePlan, name: str
+        self,
+        estimator: Estimator,
+        learners: dict[str, Learner],
+        plan: StagePlan,
+        name: str,
+        *,
+        mar: nn.Module | None = None,
+        replay: bool | None = None,
+        compiled: bool | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -96,8 +107,8 @@ class StageModule(L.LightningModule):
         self.steps_per_epoch = plan.steps or self.sampler.steps_per_epoch()
         self.first_epoch = 0  # where a resumed run takes up
         self.epoch_logs: dict[str, Tensor] = {}  # means over the epoch so far, [R] each
-        self.replay: bool | None = None  # whether to record a step; None where it pays
-        self.compiled: bool | None = None  # whether to compile it; None where it pays
+        self.mar = mar
+        self.replay, self.compiled = replay, compiled
         self._recording: Recording | None = None
 
     @property
