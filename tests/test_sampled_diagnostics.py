@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.learners.small_estimators import configure
-from upo.evaluation import diagnostics as diagnosis
+from upo.evaluation import populations
+from upo.evaluation.diagnostics import Diagnostics
 from upo.evaluation.mar import MarSet
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator
@@ -22,9 +23,9 @@ def untrained():
 
 def measured(untrained, monkeypatch, exact_pairs, sample):
     data, mar, estimator = untrained
-    monkeypatch.setattr(diagnosis, "EXACT_PAIRS", exact_pairs)
-    monkeypatch.setattr(diagnosis, "SAMPLE_PAIRS", sample)
-    return diagnosis.Diagnostics(data, mar).measure(estimator).values
+    monkeypatch.setattr(populations, "EXACT_PAIRS", exact_pairs)
+    monkeypatch.setattr(populations, "SAMPLE_PAIRS", sample)
+    return Diagnostics(data, mar).measure(estimator).values
 
 
 def test_a_visited_d_has_no_standard_error(untrained, monkeypatch):

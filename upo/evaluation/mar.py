@@ -13,7 +13,7 @@ from upo.core.distributed import share
 from upo.data.rating_data import RatingData
 from upo.metrics.names import AT_K, POINTWISE, RANKING
 from upo.models.estimator import Estimator
-from upo.pairs import Pairs
+from upo.pairs import Pairs, PairSpace
 
 BLOCK = 2**20  # pairs x replicas evaluated at once
 
@@ -43,13 +43,13 @@ class MarSet(nn.Module):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def blocks(self, estimator: Estimator) -> Iterator[tuple[Pairs, slice]]:
+    def blocks(self, space: PairSpace) -> Iterator[tuple[Pairs, slice]]:
         """This rank's pairs, the same for every replica, and which rows they are."""
-        replicas = estimator.space.replicas
+        replicas = space.replicas
         for lo, hi in blocks(*share(len(self)), replicas):
             users, items = self.users[lo:hi], self.items[lo:hi]
             both = users.expand(replicas, -1), items.expand(replicas, -1)
-            yield Pairs(*both, estimator.space, hi - lo), slice(lo, hi)
+            yield Pairs(*both, space, hi - lo), slice(lo, hi)
 
     def measure(
         self, estimator: Estimator, include: Tensor | None = None
@@ -67,7 +67,7 @@ class MarSet(nn.Module):
         collection = {**ranked, **at_k, **pointwise}
         for metric in collection.values():
             metric.to(self.labels.device)
-        for pairs, rows in self.blocks(estimator):
+        for pairs, rows in self.blocks(estimator.space):
             f = torch.sigmoid(estimator.logit("prediction", pairs).double())
             labels, users = self.labels[rows], self.users[rows]
             mask = None if include is None else include[:, rows]

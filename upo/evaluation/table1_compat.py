@@ -13,6 +13,7 @@ from upo import metrics
 from upo.data.rating_data import Truth
 from upo.errors import InputError
 from upo.evaluation.mar import MarSet
+from upo.evaluation.populations import unclipped
 from upo.models.estimator import Estimator
 
 
@@ -52,8 +53,8 @@ def table1_compat(
     ece = metrics.ExpectedCalibrationError(num_bins, "equal_mass").to(device)
     bmse = metrics.BalancedMeanSquaredError().to(device)
     bias, variance = metrics.DRBias().to(device), metrics.DRVariance().to(device)
-    for pairs, rows in mar.blocks(estimator):
-        p_hat = estimator.propensity(pairs).double().clamp(1e-6, 1 - 1e-6)
+    for pairs, rows in mar.blocks(estimator.space):
+        p_hat = unclipped(estimator, pairs)
         f = torch.sigmoid(estimator.logit("prediction", pairs)).double()
         y = mar.labels[rows].expand_as(p_hat)
         p = truth.propensity(pairs.users, pairs.items)

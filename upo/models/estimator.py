@@ -206,3 +206,11 @@ class Estimator(nn.Module):
         """Imputed errors with the graph to the prediction; the imputation network is frozen."""
         g = self.logit("imputation", pairs).detach()
         return self.form.imputed(self.logit("prediction", pairs), g)
+
+    def error_and_imputed(self, pairs: Pairs, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Errors against given labels ``[R, B]``, and the imputed ones: 0 without an imputation."""
+        f_logit = self.logit("prediction", pairs)
+        e = self.form.error(f_logit, labels)
+        if not self.has_imputation:
+            return e, torch.zeros_like(e)
+        return e, self.form.imputed(f_logit, self.logit("imputation", pairs))
