@@ -50,8 +50,10 @@ def fit(
         item: Name of the item column.
         rating: Name of the rating column.
         label_threshold: Ratings of at least this are positive.
-        user_features: A table with the user column and columns of numbers, a row for every user of
-            both tables. No network reads features; BMSE measures balance over them.
+        user_features: A table with the user column and columns of numbers or of categories (text
+            of few values), a row for every user of both tables. BMSE measures balance over them,
+            and ``fm`` networks read them: these also answer for users without a rating, if the
+            table has rows of them.
         item_features: The same for items.
         progress: Draw progress bars.
         **overrides: Settings of ``train.py``: ``protocol="mar_holdout"``,
@@ -96,15 +98,16 @@ def fit(
     # without a test set nothing is known of the errors outside the log, so nothing of their bias
     result.metrics = {name: value for name, value in result.metrics.items() if value.dim()}
     names = [*FIXED, *measured_on_test(dataset.k), *DIAGNOSED, *LAST]
-    assert data.user_ids is not None  # frames always come with ids
-    assert data.item_ids is not None
+    user_ids, item_ids = data.known_user_ids, data.known_item_ids
+    assert user_ids is not None  # frames always come with ids
+    assert item_ids is not None
     return Fitted(
         result.estimator,
         resolved(config),
         metrics=pd.DataFrame(result_rows(result, experiment)).reindex(columns=names),
         columns=(user, item),
-        user_ids=data.user_ids,
-        item_ids=data.item_ids,
+        user_ids=user_ids,
+        item_ids=item_ids,
         params={
             "estimator": config.estimator.name,
             "seeds": experiment.seeds,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,26 @@ from torch import Tensor, nn
 from upo.core.optim import Hyper, per_replica
 from upo.core.sampling import generator_seed
 from upo.errors import InputError
+
+
+class TrainingLog(Protocol):
+    """What a network may start from: sums over training rows, and features of users and items."""
+
+    @property
+    def features(self) -> tuple[Tensor | None, Tensor | None]:
+        """Columns of users and of items ``[rows, columns]`` float32, known ones beyond D behind."""
+
+    def logged(self) -> tuple[Tensor, Tensor]:  # [n_users], [n_items] bool
+        """Users and items with rows in the log, held-out rows included."""
+
+    def positive_rate(self) -> Tensor:  # [R] float64
+        """Share of positive labels among each replica's training rows."""
+
+    def rows_by_id(self) -> tuple[Tensor, Tensor]:  # [R, n_users], [R, n_items] int64
+        """Training rows of each user and item."""
+
+    def cells_by_id(self) -> tuple[Tensor, Tensor]:  # [R, n_users], [R, n_items] int64
+        """Observed training cells of D of each user and item."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +42,14 @@ class Sizes:
         n_items: Items, columns of D.
         seeds: One for each replica.
         density: |O| / |D| in (0, 1).
+        log: What a network may start from; None starts it from nothing.
     """
 
     n_users: int
     n_items: int
     seeds: list[int]
     density: float = 0.5
+    log: TrainingLog | None = None
 
 
 def normal(

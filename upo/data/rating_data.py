@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +39,17 @@ class Cells(Protocol):
     def __call__(self, positions: Tensor) -> Tensor:
         """Keys ``u * n_items + i`` of the cells of D by number, of the shape of positions."""
 
+    def number(self, keys: Tensor) -> Tensor:
+        """Numbers of cells by key, of the shape of keys; those of other pairs are larger."""
+
+
+@dataclass(frozen=True, eq=False)
+class Unrated:
+    """Known ids without a rating: no rows of D, but models that read features answer for them."""
+
+    ids: Ids  # [m]
+    features: Tensor  # [m, d] float32, columns as those of D's users or items
+
 
 @dataclass(frozen=True, eq=False)
 class RatingData:
@@ -57,6 +69,8 @@ class RatingData:
     user_ids: Ids | None = None  # [n_users] original ids by index
     item_ids: Ids | None = None  # [n_items]
     cells: Cells | None = None  # D; all of users x items if not given. Test pairs lie outside
+    unrated_users: Unrated | None = None
+    unrated_items: Unrated | None = None
 
     def __post_init__(self) -> None:
         _check_classes(self.train, self.label_rule, f"{self.name}, train")
@@ -71,6 +85,30 @@ class RatingData:
             _check_classes(self.test, self.label_rule, f"{self.name}, test")
         if self.propensities is not None:
             _check_propensities(self.propensities, size, self.name)
+
+    @property
+    def known_user_ids(self) -> Ids | None:
+        """Ids of users by index, those of D first, then unrated ones."""
+        return _known(self.user_ids, self.unrated_users)
+
+    @property
+    def known_item_ids(self) -> Ids | None:
+        """Ids of items by index, those of D first, then unrated ones."""
+        return _known(self.item_ids, self.unrated_items)
+
+    @property
+    def features(self) -> tuple[Tensor | None, Tensor | None]:
+        """Columns of users and of items, those of D first, then of unrated ones."""
+        users = _joined(self.train.user_features, self.unrated_users)
+        return users, _joined(self.train.item_features, self.unrated_items)
+
+
+def _known(ids: Ids | None, more: Unrated | None) -> Ids | None:
+    return ids if ids is None or more is None else np.concatenate([ids, more.ids])
+
+
+def _joined(table: Tensor | None, more: Unrated | None) -> Tensor | None:
+    return table if table is None or more is None else torch.cat([table, more.features])
 
 
 def _check_classes(rows: Interactions, rule: LabelRule, where: str) -> None:

@@ -88,8 +88,12 @@ class TrainCells:
 
     def contain(self, keys: Tensor) -> Tensor:
         """Whether keys are train cells: bool of the shape of the keys."""
+        return self.number(keys) < len(self)
+
+    def number(self, keys: Tensor) -> Tensor:
+        """Numbers of cells by key; from ``len(self)`` on those held out."""
         domain = Permutation(self.n_users * self.n_items, self.n_items)
-        return domain.inverse(keys, self._key(keys)) < len(self)
+        return domain.inverse(keys, self._key(keys))
 
     def _key(self, like: Tensor) -> Tensor:
         return stream_key(torch.tensor(self.seed, device=like.device), "train_cells")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from upo.core.sampling import EpochStream, Permutation, stream_key
 from upo.models.estimator import Estimator
+from upo.models.factorization_machine import FactorizationMachine
 from upo.pairs import Pairs
 from upo.tables.ids import spread
 
@@ -18,7 +19,8 @@ class Answers:
 
     An unseen user gets the item's mean over the users of train, an unseen item the user's mean over
     the items of train, both unseen the mean over both; over 4,096 evenly spread ones where train
-    has more.
+    has more. A network that reads features answers for known ids without ratings itself; for
+    others, these are unseen.
 
     Args:
         estimator: The trained networks, with the log as its pair space.
@@ -42,6 +44,7 @@ class Answers:
             items: ``[N]``.
         """
         values = torch.empty(self.replicas, len(users), dtype=torch.float64)
+        users, items = self._unseen(what, users, items)
         new_user, new_item = users < 0, items < 0
         known = ~(new_user | new_item)
         values[:, known] = self._known(what, users[known], items[known])
@@ -109,6 +112,12 @@ class Answers:
             scores[seen.cpu() & (grid_users >= 0)] = -math.inf
         top = scores.view(len(users), len(self.items)).topk(min(k, len(self.items)), dim=1)
         return top.values, self.items[top.indices]
+
+    def _unseen(self, what: str, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """The indices, -1 where the asked network has no answer of its own."""
+        network = self.estimator.networks[what]
+        reader = network if isinstance(network, FactorizationMachine) else self.estimator.space
+        return users.where(users < reader.n_users, -1), items.where(items < reader.n_items, -1)
 
     def _means(self, what: str, lines: Tensor, of_users: bool) -> Tensor:  # [R, len(lines)]
         """Means of users over the items of train, or of items over its users."""

@@ -46,6 +46,8 @@ def write_model(
         "networks": estimator.state_dict(),
         "seeds": estimator.space.seeds.tolist(),
         "keys": estimator.space.keys.cpu(),
+        "size": [estimator.space.n_users, estimator.space.n_items],
+        "features": [None if x is None else x.cpu() for x in estimator.space.features],
         "columns": list(columns),
         "user_ids": plain_ids(user_ids, "user"),
         "item_ids": plain_ids(item_ids, "item"),
@@ -90,8 +92,19 @@ def read_model(folder: str | Path, *, trusted: bool) -> dict[str, Any]:
         if not trusted:
             check_targets(config, path, "upo.load(..., trusted=True)")
         ids = [restored_ids(content[name]) for name in ("user_ids", "item_ids")]
-        keys, sizes = content["keys"], [len(x) for x in ids]
-        space = PairSpace(keys, torch.zeros(len(keys)), sizes[0], sizes[1], content["seeds"])
+        keys = content["keys"]
+        size = content.get("size", [len(x) for x in ids])  # older files have ids of D alone
+        columns = content.get("features", [None, None])
+        space = PairSpace(
+            keys,
+            torch.zeros(len(keys)),
+            size[0],
+            size[1],
+            content["seeds"],
+            features=(columns[0], columns[1]),
+        )
+        if any(len(known) < n for known, n in zip(ids, size, strict=True)):
+            raise InputError(damaged)
         networks = build_estimator(config, space)
         networks.load_state_dict(content["networks"])
         return {

@@ -71,7 +71,8 @@ class Fitted:
         return self.estimator.has_propensity
 
     def __repr__(self) -> str:
-        size = f"{len(self.user_ids):,} users x {len(self.item_ids):,} items"
+        space = self.estimator.space
+        size = f"{space.n_users:,} users x {space.n_items:,} items"
         return f"<upo.Fitted {self.config.name}: {size}, seeds {self.seeds}>"
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

@@ -152,4 +152,7 @@ def _ids(data: RatingData, folder: Path) -> tuple[Ids, Ids]:
                     "that the run was trained on (log=FILE if it was moved), or train again."
                 )
         found.append(now)
+    for side, more in enumerate((data.unrated_users, data.unrated_items)):
+        if more is not None:
+            found[side] = np.concatenate([found[side], more.ids])
     return found[0], found[1]

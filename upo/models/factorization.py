@@ -1,4 +1,9 @@
-"""Matrix factorisation and neural collaborative filtering with a replica axis."""
+"""Matrix factorisation and neural collaborative filtering with a replica axis.
+
+Where embeddings start is given as a standard deviation, ``init_std``, or in units of
+1 / sqrt(dim), ``init_scale``: the product of two embeddings then starts at init_scale^2 / sqrt(dim),
+whatever the size.
+"""
 
 from itertools import pairwise
 
@@ -8,6 +13,9 @@ from torch import Tensor, nn
 from upo.core.layers import ReplicaEmbedding, ReplicaLinear, Sizes
 from upo.core.optim import Hyper
 from upo.errors import InputError
+
+STARTS = ("zero", "rate")
+LEAST_RATE = 1e-4  # a share of positive labels is read inside [this, 1 - this]
 
 
 def check_dim(dim: int) -> int:
@@ -25,6 +33,43 @@ def _table(n: int, dim: int, sizes: Sizes, std: Hyper, purpose: str) -> ReplicaE
     return ReplicaEmbedding(n, dim, seeds=sizes.seeds, std=std, purpose=purpose)
 
 
+def start_std(
+    dim: int, init_std: Hyper | None, init_scale: Hyper | None, default: float
+) -> float | Tensor:
+    """Initial standard deviation of embeddings.
+
+    Raises:
+        InputError: If both ways of saying it are used.
+    """
+    if init_std is not None and init_scale is not None:
+        raise InputError(
+            f"init_std={init_std} and init_scale={init_scale} both say where embeddings start; "
+            "set one of them to null."
+        )
+    if init_scale is None:
+        given = default if init_std is None else init_std
+        return float(given) if isinstance(given, int | float) else torch.as_tensor(list(given))
+    if isinstance(init_scale, int | float):
+        return float(init_scale) / dim**0.5
+    return torch.as_tensor([float(x) for x in init_scale]) / dim**0.5
+
+
+def start_logit(sizes: Sizes, start: str) -> Tensor:  # [R]
+    """Where a global term starts: at 0, or at the logit of the share of positive training labels.
+
+    A share of 0 or 1 is read as 1e-4 from there.
+
+    Raises:
+        InputError: If ``start`` is unknown.
+    """
+    if start not in STARTS:
+        raise InputError(f"start of a network must be one of {list(STARTS)}, got {start!r}.")
+    if start == "zero" or sizes.log is None:
+        return torch.zeros(len(sizes.seeds))
+    rate = sizes.log.positive_rate().cpu()
+    return torch.logit(rate.clamp(LEAST_RATE, 1 - LEAST_RATE)).float()
+
+
 class MatrixFactorization(nn.Module):
     r"""Logits :math:`\langle U_u, V_i\rangle`, with optional user, item and global biases.
 
@@ -34,8 +79,14 @@ class MatrixFactorization(nn.Module):
         sizes: Users, items and seeds.
         dim: Embedding size, at least 1.
         init_std: Standard deviation of the initial embeddings; the field's scripts use 1.
+        init_scale: The same in units of 1 / sqrt(dim).
         biases: Add user, item and global biases.
+        start: Where the global bias starts: ``zero``, or ``rate``, the logit of the share of
+            positive training labels.
         purpose: Name of the network; networks of other names start elsewhere.
+
+    Raises:
+        InputError: If a setting is out of range.
     """
 
     def __init__(
@@ -43,15 +94,17 @@ class MatrixFactorization(nn.Module):
         sizes: Sizes,
         *,
         dim: int,
-        init_std: Hyper = 1.0,
+        init_std: Hyper | None = None,
+        init_scale: Hyper | None = None,
         biases: bool = False,
+        start: str = "zero",
         purpose: str = "mf",
     ) -> None:
         super().__init__()
-        check_dim(dim)
-        self.user = _table(sizes.n_users, dim, sizes, init_std, purpose + "u")
-        self.item = _table(sizes.n_items, dim, sizes, init_std, purpose + "i")
-        self.bias: Biases | None = Biases(sizes) if biases else None
+        std = start_std(check_dim(dim), init_std, init_scale, 1.0)
+        self.user = _table(sizes.n_users, dim, sizes, std, purpose + "u")
+        self.item = _table(sizes.n_items, dim, sizes, std, purpose + "i")
+        self.bias: Biases | None = Biases(sizes, start) if biases else None
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B] x 2 -> [R, B]
         """Logits of the pairs."""
@@ -66,13 +119,18 @@ class MatrixFactorization(nn.Module):
 
 
 class Biases(nn.Module):
-    """Additive logit: user bias + item bias + global bias, all starting at 0."""
+    """Additive logit: user bias + item bias + global bias; those of users and items start at 0.
 
-    def __init__(self, sizes: Sizes) -> None:
+    Args:
+        sizes: Users, items and seeds.
+        start: Where the global bias starts, ``zero`` or ``rate``.
+    """
+
+    def __init__(self, sizes: Sizes, start: str = "zero") -> None:
         super().__init__()
         self.user = _table(sizes.n_users, 1, sizes, 0.0, "bu")
         self.item = _table(sizes.n_items, 1, sizes, 0.0, "bi")
-        self.globe = nn.Parameter(torch.zeros(len(sizes.seeds), 1))
+        self.globe = nn.Parameter(start_logit(sizes, start)[:, None])
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B]
         """Sum of the three biases."""
@@ -89,8 +147,13 @@ class NeuralCollaborativeFiltering(nn.Module):
         sizes: Users, items and seeds.
         dim: Embedding size.
         hidden: Widths of the hidden layers, at least one.
-        init_std: Standard deviation of the initial embeddings.
+        init_std: Standard deviation of the initial embeddings, .1 if nothing is given.
+        init_scale: The same in units of 1 / sqrt(dim).
+        start: Where the global term, the bias of the last layer, starts: ``zero`` or ``rate``.
         purpose: Name of the network.
+
+    Raises:
+        InputError: If a setting is out of range.
     """
 
     def __init__(
@@ -99,20 +162,24 @@ class NeuralCollaborativeFiltering(nn.Module):
         *,
         dim: int,
         hidden: list[int],
-        init_std: Hyper = 0.1,
+        init_std: Hyper | None = None,
+        init_scale: Hyper | None = None,
+        start: str = "zero",
         purpose: str = "ncf",
     ) -> None:
         super().__init__()
-        check_dim(dim)
+        std = start_std(check_dim(dim), init_std, init_scale, 0.1)
         if not hidden or min(hidden) < 1:
             raise InputError(f"hidden must list layer widths of at least 1, got {hidden}.")
-        self.user = _table(sizes.n_users, dim, sizes, init_std, purpose + "u")
-        self.item = _table(sizes.n_items, dim, sizes, init_std, purpose + "i")
+        self.user = _table(sizes.n_users, dim, sizes, std, purpose + "u")
+        self.item = _table(sizes.n_items, dim, sizes, std, purpose + "i")
         widths = [2 * dim, *hidden, 1]
         self.layers = nn.ModuleList(
             ReplicaLinear(a, b, seeds=sizes.seeds, purpose=f"{purpose}{n}", gain=2**0.5)
             for n, (a, b) in enumerate(pairwise(widths))
         )
+        with torch.no_grad():
+            self.layers[-1].bias.copy_(start_logit(sizes, start)[:, None, None])
 
     def features(self, users: Tensor, items: Tensor) -> Tensor:  # -> [R, B, 2 * dim]
         """Representation :math:`[U_u; V_i]` of the pairs."""

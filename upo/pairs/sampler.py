@@ -16,12 +16,23 @@ class BatchSampler:
         stage: Name of the stage; streams of different stages are independent.
         observed_batch: Rows of O in a step; 0 for none. Capped at the training rows there are.
         pair_batch: Pairs of D in a step; 0 for none. With ``|D|`` or more, all of D every step.
+        hold_out: Draw no held-out cells of D (see ``PairSpace.train_cells``).
     """
 
-    def __init__(self, space: PairSpace, stage: str, observed_batch: int, pair_batch: int) -> None:
+    def __init__(
+        self,
+        space: PairSpace,
+        stage: str,
+        observed_batch: int,
+        pair_batch: int,
+        *,
+        hold_out: bool = False,
+    ) -> None:
         self.space = space
+        self.hold_out = hold_out
+        self.n_cells = space.n_train_cells if hold_out else space.n_pairs
         self.observed_batch = min(observed_batch, space.n_train)
-        self.pair_batch = min(pair_batch, space.n_pairs)
+        self.pair_batch = min(pair_batch, self.n_cells)
         self.stage = stage
         self._full: Pairs | None = None
 
@@ -29,7 +40,12 @@ class BatchSampler:
         """Batches of O in an epoch, at least 1; without O, batches of D that cover D once."""
         if self.observed_batch:
             return max(1, self.space.n_train // self.observed_batch)
-        return max(1, self.space.n_pairs // max(1, self.pair_batch))
+        return max(1, self.n_cells // max(1, self.pair_batch))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every step sees the same pairs: all that are drawn from."""
+        return self.pair_batch == self.n_cells
 
     def chunk(self, first: int, count: int) -> list[Batch]:
         """Batches of steps ``first .. first + count - 1``: this rank's slice of each."""
@@ -58,17 +74,18 @@ class BatchSampler:
         if not self.pair_batch:
             return []
         lo, hi = distributed.share(self.pair_batch)
-        if self.pair_batch == self.space.n_pairs:
+        if self.whole:
             if self._full is None:
                 index = torch.arange(lo, hi, device=self.space.keys.device)
                 expanded = index.expand(self.space.replicas, -1)
-                self._full = self.space.pairs(expanded, self.pair_batch)
+                self._full = self.space.pairs(self._cells(expanded), self.pair_batch)
             self._full.memo.clear()
             self._full.binned = None
             return [self._full] * count
-        domain = Permutation(self.space.n_pairs, self.space.n_items)
+        # a part of D has no whole rows of items
+        domain = Permutation(self.n_cells, None if self.hold_out else self.space.n_items)
         stream = EpochStream(domain, self._key("pairs"))
-        index = stream.rows(first, count, lo, hi, self.pair_batch)
+        index = self._cells(stream.rows(first, count, lo, hi, self.pair_batch))
         chunk = self.space.pairs(index, self.pair_batch)
         steps = []
         parts = map(_steps, (chunk.users, chunk.items, chunk.observed))
@@ -77,6 +94,9 @@ class BatchSampler:
             step.observed = observed
             steps.append(step)
         return steps
+
+    def _cells(self, positions: Tensor) -> Tensor:
+        return self.space.train_cells(positions) if self.hold_out else positions
 
     def _key(self, purpose: str) -> Tensor:
         return stream_key(self.space.seeds, self.stage, purpose)

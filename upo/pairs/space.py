@@ -18,6 +18,9 @@ from upo.core.sampling import Permutation, stream_key
 from upo.data.rating_data import Cells, RatingData, Truth
 from upo.errors import InputError
 from upo.pairs.bits import affordable, bit_set, contains
+from upo.pairs.summary import LogSummary
+
+HELD_CELLS = 0.1  # of D, where a stage chooses its epoch by the propensities of held-out cells
 
 
 class PairSpace(nn.Module):
@@ -32,6 +35,8 @@ class PairSpace(nn.Module):
         holdout: Share of the log held out for selection, in [0, 1), drawn by seed.
         cells: The part of users x items that is D, all of it by default; the log lies in it.
         truth: Propensities and labels of all pairs, where they are known.
+        features: Columns of the users and of the items; rows beyond D are of known ids without
+            ratings.
     """
 
     keys: Tensor
@@ -49,6 +54,7 @@ class PairSpace(nn.Module):
         holdout: float = 0.0,
         cells: Cells | None = None,
         truth: Truth | None = None,
+        features: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> None:
         super().__init__()
         self.cells, self.truth = cells, truth
@@ -63,6 +69,9 @@ class PairSpace(nn.Module):
         self.n_held = round(self.n_observed * holdout)
         self.n_train = self.n_observed - self.n_held
         self._split = Permutation(self.n_observed)
+        self.n_held_cells = round(HELD_CELLS * self.n_pairs)
+        self.n_train_cells = self.n_pairs - self.n_held_cells
+        self.features = features
 
     @classmethod
     def of(cls, data: RatingData, seeds: list[int], holdout: float) -> PairSpace:
@@ -81,6 +90,7 @@ class PairSpace(nn.Module):
             holdout,
             cells=data.cells,
             truth=data.truth,
+            features=data.features,
         )
         if holdout and not 0 < space.n_held < space.n_observed:
             raise InputError(
@@ -98,7 +108,8 @@ class PairSpace(nn.Module):
     @property
     def sizes(self) -> Sizes:
         """What networks need to be built."""
-        return Sizes(self.n_users, self.n_items, self.seeds.tolist(), self.density)
+        seeds = self.seeds.tolist()
+        return Sizes(self.n_users, self.n_items, seeds, self.density, LogSummary(self))
 
     @property
     def n_pairs(self) -> int:
@@ -139,6 +150,32 @@ class PairSpace(nn.Module):
         if self.n_held == 0:
             return torch.ones_like(rows, dtype=torch.bool)
         return self._split.inverse(rows, self._split_key(rows.dim())) < self.n_train
+
+    def train_cells(self, positions: Tensor) -> Tensor:  # [R, ...] -> [R, ...]
+        """Pairs of D by number that no replica's selection of propensities reads.
+
+        Positions are ``0 .. n_train_cells - 1`` of the replica's split of D; those behind are held
+        out, observed pairs and others alike.
+        """
+        return self._cells()(positions, self._cell_key(positions.dim()))
+
+    def held_cells(self, lo: int, hi: int) -> Tensor:
+        """``[R, hi - lo]`` held-out pairs of D by number (positions of ``n_held_cells``)."""
+        first = self.n_train_cells
+        positions = torch.arange(first + lo, first + hi, device=self.keys.device)
+        return self.train_cells(positions.expand(self.replicas, -1))
+
+    def in_train_cells(self, keys: Tensor) -> Tensor:  # [R, ...] -> bool
+        """Whether keys of D are no held-out cells of their replica."""
+        number = keys if self.cells is None else self.cells.number(keys)
+        place = self._cells().inverse(number, self._cell_key(keys.dim()))
+        return place < self.n_train_cells
+
+    def _cells(self) -> Permutation:
+        return Permutation(self.n_pairs, self.n_items)
+
+    def _cell_key(self, dim: int) -> Tensor:
+        return stream_key(self.seeds, "cells").view(-1, *[1] * (dim - 1))
 
     def _split_key(self, dim: int) -> Tensor:
         return stream_key(self.seeds, "split").view(-1, *[1] * (dim - 1))

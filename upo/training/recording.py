@@ -30,6 +30,7 @@ from upo.models.adversary import Adversary
 from upo.models.bins import Bins
 from upo.models.estimator import Estimator
 from upo.models.factorization import MatrixFactorization, NeuralCollaborativeFiltering
+from upo.models.factorization_machine import FactorizationMachine
 from upo.models.imputation import ConstantImputation, DirectError, PseudoLabel, Residual
 from upo.models.propensity import AdditivePropensity
 from upo.models.scaled_adversary import ScaledAdversary
@@ -44,7 +45,7 @@ REPLAYABLE: tuple[type, ...] = (
     *(PredictionLearner, ImputationLearner, PropensityLearner, AdversaryLearner),
     *(Naive, InversePropensity, SelfNormalized, DoublyRobust, UPOPenalty),
     *(ClippedPropensity, PseudoLabel, Residual, DirectError, Bins),
-    *(MatrixFactorization, NeuralCollaborativeFiltering, AdditivePropensity),
+    *(MatrixFactorization, NeuralCollaborativeFiltering, FactorizationMachine, AdditivePropensity),
     *(Adversary, ScaledAdversary, ConstantImputation, ReplicaEmbedding, ReplicaAdam),
     *(FunctionType, BuiltinFunctionType, Tensor, nn.Parameter),
     *(bool, int, float, str, type(None)),

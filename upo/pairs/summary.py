@@ -1,0 +1,78 @@
+"""Sums over a log that networks start from, replica by replica, in blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from upo.tables.numbering import BLOCK
+
+if TYPE_CHECKING:
+    from upo.pairs.space import PairSpace
+
+
+class LogSummary:
+    """What a network may start from (a ``TrainingLog``); computed when asked for.
+
+    Args:
+        space: The pair space.
+    """
+
+    def __init__(self, space: PairSpace) -> None:
+        self.space = space
+
+    @property
+    def features(self) -> tuple[Tensor | None, Tensor | None]:
+        """Columns of users and of items, known ones beyond D behind."""
+        return self.space.features
+
+    def logged(self) -> tuple[Tensor, Tensor]:
+        """Users and items with rows in the log, held-out rows included."""
+        space = self.space
+        sizes, device = (space.n_users, space.n_items), space.keys.device
+        users, items = (torch.zeros(n, dtype=torch.bool, device=device) for n in sizes)
+        for keys in torch.split(space.keys, BLOCK):
+            u = torch.div(keys, space.n_items, rounding_mode="floor")
+            users[u] = True
+            items[keys - u * space.n_items] = True
+        return users, items
+
+    def positive_rate(self) -> Tensor:  # [R] float64
+        """Share of positive labels among each replica's training rows."""
+        space = self.space
+        if space.n_held == 0:
+            return space.labels.mean(dtype=torch.float64).expand(space.replicas).clone()
+        total = torch.zeros(space.replicas, dtype=torch.float64, device=space.keys.device)
+        for rows in self._blocks():
+            inside = space.in_train(rows)
+            total += (space.labels[rows].double() * inside).sum(-1)
+        return total / space.n_train
+
+    def rows_by_id(self) -> tuple[Tensor, Tensor]:
+        """Training rows of each user and item, of each replica."""
+        return self._counts(self.space.in_train)
+
+    def cells_by_id(self) -> tuple[Tensor, Tensor]:
+        """Observed cells of D of each user and item that are no held-out cells of the replica."""
+        space = self.space
+        return self._counts(lambda rows: space.in_train_cells(space.keys[rows]))
+
+    def _counts(self, inside: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        space = self.space
+        device, replicas = space.keys.device, space.replicas
+        sizes = (space.n_users, space.n_items)
+        users, items = (torch.zeros(replicas, n, dtype=torch.int64, device=device) for n in sizes)
+        for rows in self._blocks():
+            keep = inside(rows).long()
+            u = torch.div(space.keys[rows], space.n_items, rounding_mode="floor")
+            users.scatter_add_(1, u, keep)
+            items.scatter_add_(1, space.keys[rows] - u * space.n_items, keep)
+        return users, items
+
+    def _blocks(self) -> Iterator[Tensor]:  # [R, b]
+        rows = torch.arange(self.space.n_observed, device=self.space.keys.device)
+        for part in torch.split(rows, max(1, BLOCK // self.space.replicas)):
+            yield part.expand(self.space.replicas, -1)
