@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from upo.core.layers import ReplicaEmbedding, Sizes, dot, normal
 from upo.core.optim import Hyper
+from upo.errors import InputError
+from upo.functional.margins import additive_logits, chance_pseudocounts, smoothed_margins
 from upo.models.factorization import check_dim
 
 
@@ -16,12 +18,28 @@ class AdditivePropensity(nn.Module):
     There is no hidden layer, so the logit is :math:`a_u + b_i + c`. It is evaluated in that form
     whenever a batch has more pairs than there are users and items.
 
+    With ``start: margins`` the first column of each representation is a term of its own, whose
+    weight is 1, and the other ``dim - 1`` columns are embeddings whose weights start at 0:
+    with :math:`n_u` observed training cells of a user, :math:`\bar n` their mean over users and s
+    pseudo-cells, the mean propensity of user u over the items starts at
+
+    .. math:: \frac{|O|}{|D|}\cdot\frac{n_u+s}{\bar n+s}
+
+    and that of an item likewise: ``upo.functional.margins`` finds the terms. Where propensities are
+    small they are the logarithms of the last factor. The network is right on average before its
+    first step, whatever the size and the density of the log.
+
     Args:
         sizes: Users, items, seeds and density.
         dim: Embedding size; the adversary sees ``2 * dim`` features.
         init_std: Standard deviation of the initial embeddings.
         init_logit: Initial value of the intercept; None for the logit of |O| / |D|.
+        start: ``density``, all pairs alike, or ``margins``; the latter needs ``dim`` of at least 2.
+        smoothing: s above 0; None for as many as the spread of the margins beyond chance says.
         purpose: Name of the network.
+
+    Raises:
+        InputError: If a setting is unknown or out of range.
     """
 
     def __init__(
@@ -31,20 +49,31 @@ class AdditivePropensity(nn.Module):
         dim: int,
         init_std: Hyper = 0.1,
         init_logit: float | None = None,
+        start: str = "density",
+        smoothing: float | None = None,
         purpose: str = "propensity",
     ) -> None:
         super().__init__()
         check_dim(dim)
-        self.dim = dim
+        if start not in ("density", "margins"):
+            raise InputError(f"start of a propensity must be density or margins, got {start!r}.")
+        if smoothing is not None and not 0 < smoothing < math.inf:
+            raise InputError(f"smoothing of a propensity must be positive, got {smoothing}; try 1.")
         seeds = sizes.seeds
+        self.terms: MarginTerms | None = None
+        if start == "margins":
+            if dim < 2:
+                raise InputError(f"start=margins needs dim of at least 2, got {dim}; try 16.")
+            self.terms = MarginTerms(sizes, smoothing)
+        self.dim = dim if self.terms is None else dim - 1
         self.user = ReplicaEmbedding(
-            sizes.n_users, dim, seeds=seeds, std=init_std, purpose=purpose + "u"
+            sizes.n_users, self.dim, seeds=seeds, std=init_std, purpose=purpose + "u"
         )
         self.item = ReplicaEmbedding(
-            sizes.n_items, dim, seeds=seeds, std=init_std, purpose=purpose + "i"
+            sizes.n_items, self.dim, seeds=seeds, std=init_std, purpose=purpose + "i"
         )
-        std = (2 * dim) ** -0.5
-        self.head = nn.Parameter(normal(seeds, (2 * dim, 1), std, purpose + "h"))
+        std = (2 * dim) ** -0.5 if self.terms is None else 0.0
+        self.head = nn.Parameter(normal(seeds, (2 * self.dim, 1), std, purpose + "h"))
         if init_logit is None:
             density = min(sizes.density, 1 - 1e-6)  # every pair may be observed
             init_logit = math.log(density / (1 - density))
@@ -53,12 +82,53 @@ class AdditivePropensity(nn.Module):
     def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B] x 2 -> [R, B]
         """Logits of the pairs."""
         if users.shape[-1] * 2 < self.user.n + self.item.n:
-            logit = dot(self.features(users, items), self.head)
-            return logit.squeeze(-1) + self.intercept
-        a = dot(self.user.tables(), self.head[:, : self.dim]).squeeze(-1)  # [R, n_users]
-        b = dot(self.item.tables(), self.head[:, self.dim :]).squeeze(-1)  # [R, n_items]
-        return a.gather(1, users) + b.gather(1, items) + self.intercept
+            both = torch.cat([self.user(users), self.item(items)], dim=-1)
+            logit = dot(both, self.head).squeeze(-1) + self.intercept
+        else:
+            a = dot(self.user.tables(), self.head[:, : self.dim]).squeeze(-1)  # [R, n_users]
+            b = dot(self.item.tables(), self.head[:, self.dim :]).squeeze(-1)  # [R, n_items]
+            logit = a.gather(1, users) + b.gather(1, items) + self.intercept
+        return logit if self.terms is None else logit + self.terms(users, items)
 
     def features(self, users: Tensor, items: Tensor) -> Tensor:  # -> [R, B, 2 * dim]
-        """Representation :math:`[U_u; V_i]` of the pairs."""
-        return torch.cat([self.user(users), self.item(items)], dim=-1)
+        """Representation :math:`[U_u; V_i]` of the pairs, its terms first in each half."""
+        parts = [self.user(users), self.item(items)]
+        if self.terms is not None:
+            a, b = self.terms.user(users), self.terms.item(items)
+            parts = [a, parts[0], b, parts[1]]
+        return torch.cat(parts, dim=-1)
+
+
+class MarginTerms(nn.Module):
+    """Terms of user and item, which start where the propensity has smoothed margins.
+
+    Args:
+        sizes: Users, items and seeds; without a log, all terms start at 0.
+        smoothing: Pseudo-cells of each user and item, above 0; None to find them.
+    """
+
+    def __init__(self, sizes: Sizes, smoothing: float | None) -> None:
+        super().__init__()
+        self.user, self.item = (
+            ReplicaEmbedding(n, 1, seeds=sizes.seeds, std=0.0, purpose="terms")
+            for n in (sizes.n_users, sizes.n_items)
+        )
+        if sizes.log is None:
+            return
+        margins = []
+        for counts in sizes.log.cells_by_id():
+            given = torch.full((len(counts),), smoothing or 0.0)
+            found = chance_pseudocounts(counts.cpu(), sizes.density)
+            shape = found if smoothing is None else given
+            margins.append(smoothed_margins(counts.cpu(), sizes.density, shape))
+        center = math.log(sizes.density / (1 - sizes.density)) if sizes.density < 1 else 0.0
+        with torch.no_grad():
+            for r, (rows, columns) in enumerate(zip(*margins, strict=True)):
+                a, b = additive_logits(rows, columns)
+                self.user.tables()[r] = a[:, None]
+                self.item.tables()[r] = b[:, None] - center  # the intercept starts there
+
+    def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B]
+        """Sum of the two terms."""
+        both: Tensor = self.user(users) + self.item(items)
+        return both.squeeze(-1)
