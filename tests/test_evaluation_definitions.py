@@ -48,7 +48,7 @@ def oracle_of(space):
         networks,
         form=PseudoLabel(),
         bins=Bins(),
-        weighting=ClippedPropensity(p_min=1e-6),
+        weighting=ClippedPropensity(p_min=1e-6, relative=False),
     )
 
 

@@ -121,7 +121,7 @@ WRONG = {
     "malformed override": (["coat"], "coat"),
     "missing files": (["dataset=coat", "paths.data_dir=/nonexistent"], "/nonexistent"),
     "negative beta": (["estimator.learners.game.penalties.upo.beta=-1"], "beta"),
-    "clip of zero": (["estimator.weighting.p_min=0"], "p_min"),
+    "negative clip": (["estimator.weighting.p_min=-1"], "p_min"),
     "negative learning rate": (["estimator.learners.prediction.optimizer.lr=-0.1"], "lr"),
     "negative weight decay": (
         ["estimator.learners.prediction.optimizer.weight_decay=-1"],

@@ -49,7 +49,7 @@ def make_estimator(space, rule="equal_mass", num_bins=4, p_min=0.1, form=None, d
     return Estimator(
         space,
         networks,
-        weighting=ClippedPropensity(p_min=p_min),
+        weighting=ClippedPropensity(p_min=p_min, relative=False),
         form=form or PseudoLabel(),
         bins=Bins(num_bins=num_bins, rule=rule),
     )

@@ -105,7 +105,7 @@ def make_module(s: Setting, keys: Tensor, labels: Tensor, replicas: int) -> Stag
         space,
         networks,
         form=PseudoLabel(),
-        weighting=ClippedPropensity(p_min=s.p_min),
+        weighting=ClippedPropensity(p_min=s.p_min, relative=False),
         bins=Bins(num_bins=s.bins, rule="equal_mass"),
     )
     adam = {

@@ -164,8 +164,8 @@ def test_the_weighting_clips_for_each_replica():
     raw = estimator.propensity(batch.d).detach()
     density = estimator.space.density
     for floors, weighting in [
-        ([0.2] * 3, ClippedPropensity(p_min=0.2)),
-        ([0.05, 0.2, 0.4], ClippedPropensity(p_min=[0.05, 0.2, 0.4])),
+        ([0.2] * 3, ClippedPropensity(p_min=0.2, relative=False)),
+        ([0.05, 0.2, 0.4], ClippedPropensity(p_min=[0.05, 0.2, 0.4], relative=False)),
         ([0.5 * density] * 3, ClippedPropensity(p_min=0.5, relative=True)),
     ]:
         p_hat = weighting.p_hat(estimator, batch.d).detach()
@@ -174,7 +174,21 @@ def test_the_weighting_clips_for_each_replica():
     assert not estimator.p_hat(batch.d).requires_grad
 
 
-@pytest.mark.parametrize("p_min", [0.0, -0.1, 1.1, float("nan"), [0.1, 0.0, 0.1]])
+@pytest.mark.parametrize("p_min", [-0.1, 1.1, float("nan"), float("inf"), [0.1, -0.1, 0.1]])
 def test_a_wrong_clip_is_named(p_min):
     with pytest.raises(InputError, match="p_min"):
-        ClippedPropensity(p_min=p_min)
+        ClippedPropensity(p_min=p_min, relative=False)
+
+
+def test_a_clip_is_a_multiple_of_the_density_and_zero_is_none():
+    estimator, sampler = start()
+    batch = sampler.chunk(0, 1)[0]
+    density = estimator.space.density
+    with torch.no_grad():
+        estimator.networks["propensity"].intercept.fill_(-30.0)  # below any clip
+    for p_min, floor in ((0.0, 1e-6), (0.5, 0.5 * density), (2.0, 2 * density), (100.0, 1.0)):
+        weighting = ClippedPropensity(p_min=p_min)
+        assert weighting.floor(estimator) == pytest.approx(floor)
+        p_hat = weighting.p_hat(estimator, batch.d)
+        torch.testing.assert_close(p_hat, torch.full_like(p_hat, floor))
+        estimator.stepped("propensity")

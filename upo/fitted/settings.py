@@ -111,7 +111,8 @@ def _check_known(config: DictConfig, settings: Mapping[str, Any], keys: list[str
             )
         before = OmegaConf.select(config, key, throw_on_missing=False)
         number = isinstance(before, int | float) and not isinstance(before, bool)
-        if number and isinstance(settings[key], str) and above != "trainer":
+        text = isinstance(settings[key], str) and settings[key] != "auto"
+        if number and text and above != "trainer":
             raise InputError(f"{key} must be a number such as {before}, got {settings[key]!r}.")
 
 

@@ -1,17 +1,30 @@
 r"""Imputation losses :math:`\frac{|O|}{|D|}\mathrm{mean}_O\,\omega(\hat p)(e-\hat e)^2`.
 
 The weight function is what distinguishes the doubly robust variants of the literature; p_hat is
-clipped by the caller to (0, 1].
+clipped by the caller to (0, 1]. ``label_loss`` has a cross-entropy in the place of the square.
 """
 
 from torch import Tensor
 
 from upo.core.distributed import batch_mean
+from upo.functional.pointwise import cross_entropy
 
 
 def imputation_loss(e: Tensor, e_hat: Tensor, omega: Tensor, density: float) -> Tensor:  # -> [R]
     """Weighted squared gap between the prediction error and the imputed error over O."""
     return density * batch_mean(omega * (e - e_hat) ** 2)
+
+
+def label_loss(g_logit: Tensor, label: Tensor, omega: Tensor, density: float) -> Tensor:  # -> [R]
+    r"""Weighted cross-entropy of the pseudo-label against the label over O.
+
+    .. math:: \frac{|O|}{|D|}\mathrm{mean}_O\,\omega(\hat p)\,CE(\sigma(g), r)
+
+    The squared gap of form A is :math:`(\sigma(g)-r)^2\,\mathrm{logit}(f)^2`, which teaches nothing
+    where the prediction is near one half; this does not look at the prediction. The doubly robust
+    estimate stays unbiased under right propensities, whatever the pseudo-label is fitted by.
+    """
+    return density * batch_mean(omega * cross_entropy(g_logit, label))
 
 
 def omega_jl(p_hat: Tensor) -> Tensor:

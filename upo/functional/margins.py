@@ -15,8 +15,8 @@ def chance_pseudocounts(counts: Tensor, density: float) -> Tensor:  # [R, n] -> 
 
     .. math:: s=\bar n\,\frac{\bar n(1-d)}{\mathrm{Var}(n)-\bar n(1-d)}
 
-    The fraction is the variance of counts by chance over what their variance exceeds it by, which is
-    how much the margins truly differ: the best linear prediction of their true ratios shrinks
+    The fraction is the variance of counts by chance over what their variance exceeds it by, which
+    is how much the margins truly differ: the best linear prediction of their true ratios shrinks
     counts to their mean by this much (empirical Bayes with a gamma prior, whose shape is s where
     cells are rare). Margins that differ by no more than chance are taken for equal.
 

@@ -9,6 +9,7 @@ from upo.core.distributed import batch_sum, gather_rows, sum_across_ranks
 from upo.functional.binning import bin_sums, bins_from_edges, equal_mass_edges, equal_width_bins
 
 P_MAX = 1.0 - 1e-6
+P_LEAST = 1e-6  # below any clip that is asked for; 1 / p_hat stays a number
 
 
 class _Sigmoid(torch.autograd.Function):
@@ -40,9 +41,17 @@ def clip_propensity(p_hat: Tensor, p_min: float | Tensor) -> Tensor:
 
     Args:
         p_hat: ``[R, B]`` propensities in [0, 1].
-        p_min: Lower clip in (0, 1); a number or ``[R, 1]``.
+        p_min: Lower clip in [0, 1]; a number or ``[R, 1]``; less than 1e-6 is read as that.
     """
-    return p_hat.clamp(max=P_MAX).clamp(min=p_min)  # in this order: p_min may be 1
+    # the upper clip first: p_min may be 1
+    return p_hat.clamp(max=P_MAX).clamp(min=lower_clip(p_min))
+
+
+def lower_clip(p_min: float | Tensor) -> float | Tensor:
+    """The lower clip in use: ``p_min`` inside [1e-6, 1], of its shape."""
+    if isinstance(p_min, Tensor):
+        return p_min.clamp(P_LEAST, 1.0)
+    return min(max(p_min, P_LEAST), 1.0)
 
 
 def bin_index(p_hat: Tensor, num_bins: int, binning: str) -> Tensor:  # [R, B] -> [R, B]

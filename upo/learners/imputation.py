@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import batch_sum
-from upo.functional.imputation import imputation_loss
+from upo.errors import InputError
+from upo.functional.imputation import imputation_loss, label_loss
 from upo.learners.base import GradientLearner, Learner, Logs, Optimizer
 from upo.models.estimator import Estimator
-from upo.models.imputation import ConstantImputation
+from upo.models.imputation import ConstantImputation, PseudoLabel, SquaredPseudoLabel
 from upo.pairs import Batch, BatchSampler, ObservedPairs
+
+LABELLED = (PseudoLabel, SquaredPseudoLabel)  # forms whose imputation is a pseudo-label
 
 
 class RowPenalty(Protocol):
@@ -32,6 +35,13 @@ class ImputationLearner(GradientLearner):
         output: Role whose imputed error is fitted, where it is derived from the trained network;
             by default the trained network's own.
         penalties: Name -> term added to the loss.
+        regression: ``error``: the imputed error is fitted to the observed one by squares;
+            ``label``: the pseudo-label is fitted to the label by cross-entropy, whatever the
+            prediction says.
+
+    Raises:
+        InputError: If ``regression`` is unknown, or asks for pseudo-labels where the form of the
+            error has none, or where another target than the error was fitted.
     """
 
     def __init__(
@@ -43,8 +53,22 @@ class ImputationLearner(GradientLearner):
         network: str = "imputation",
         output: str | None = None,
         penalties: dict[str, RowPenalty] | None = None,
+        regression: str = "error",
     ) -> None:
         super().__init__(estimator, optimizer=optimizer, network=network)
+        if regression not in ("error", "label"):
+            raise InputError(f"regression must be 'error' or 'label', got {regression!r}.")
+        if regression == "label" and not isinstance(estimator.form, LABELLED):
+            raise InputError(
+                f"regression=label fits a pseudo-label, and {type(estimator.form).__name__} has "
+                "none; use estimator.form PseudoLabel, or regression=error."
+            )
+        if regression == "label" and type(self).target is not ImputationLearner.target:
+            raise InputError(
+                f"{type(self).__name__} fits another target than the error, which regression=label "
+                "would leave out; use regression=error."
+            )
+        self.regression = regression
         self.omega = omega
         self.output = output or network
         self.penalties = dict(penalties or {})
@@ -52,11 +76,7 @@ class ImputationLearner(GradientLearner):
     def update(self, batch: Batch) -> Logs:
         """Descend; prediction and propensity are frozen."""
         estimator, rows = self.estimator, batch.o
-        f_logit = estimator.logit("prediction", rows).detach()
-        g_logit = estimator.logit(self.output, rows)
-        e, e_hat = estimator.form.regression(f_logit, rows.labels, g_logit)
-        e = self.target(e, rows)
-        loss = imputation_loss(e, e_hat, self.weight(rows), estimator.space.density)
+        loss = self.fit(rows)
         logs = {"loss": loss.detach()}
         for name, penalty in self.penalties.items():
             term = penalty(estimator, rows)
@@ -64,6 +84,16 @@ class ImputationLearner(GradientLearner):
             loss = loss + term
         self.step(loss)
         return logs
+
+    def fit(self, rows: ObservedPairs) -> Tensor:  # [R]
+        """The loss without penalties, with the graph to the imputation networks."""
+        estimator, density = self.estimator, self.estimator.space.density
+        g_logit = estimator.logit(self.output, rows)
+        if self.regression == "label":
+            return label_loss(g_logit, rows.labels, self.weight(rows), density)
+        f_logit = estimator.logit("prediction", rows).detach()
+        e, e_hat = estimator.form.regression(f_logit, rows.labels, g_logit)
+        return imputation_loss(self.target(e, rows), e_hat, self.weight(rows), density)
 
     def target(self, e: Tensor, rows: ObservedPairs) -> Tensor:  # [R, B]
         """What the imputed error is fitted to: the prediction error."""

@@ -1,8 +1,7 @@
 """Matrix factorisation and neural collaborative filtering with a replica axis.
 
 Where embeddings start is given as a standard deviation, ``init_std``, or in units of
-1 / sqrt(dim), ``init_scale``: the product of two embeddings then starts at init_scale^2 / sqrt(dim),
-whatever the size.
+1 / sqrt(dim), ``init_scale``: an embedding's length is then about init_scale, whatever its size.
 """
 
 from itertools import pairwise
@@ -46,12 +45,12 @@ def start_std(
             f"init_std={init_std} and init_scale={init_scale} both say where embeddings start; "
             "set one of them to null."
         )
-    if init_scale is None:
-        given = default if init_std is None else init_std
-        return float(given) if isinstance(given, int | float) else torch.as_tensor(list(given))
-    if isinstance(init_scale, int | float):
-        return float(init_scale) / dim**0.5
-    return torch.as_tensor([float(x) for x in init_scale]) / dim**0.5
+    given, unit = (init_std, 1.0) if init_scale is None else (init_scale, dim**-0.5)
+    if given is None:
+        return default
+    if isinstance(given, int | float):
+        return float(given) * unit
+    return torch.tensor([float(x) for x in given]) * unit
 
 
 def start_logit(sizes: Sizes, start: str) -> Tensor:  # [R]
@@ -178,8 +177,8 @@ class NeuralCollaborativeFiltering(nn.Module):
             ReplicaLinear(a, b, seeds=sizes.seeds, purpose=f"{purpose}{n}", gain=2**0.5)
             for n, (a, b) in enumerate(pairwise(widths))
         )
-        with torch.no_grad():
-            self.layers[-1].bias.copy_(start_logit(sizes, start)[:, None, None])
+        last: Tensor = self.layers[-1].bias  # type: ignore[assignment]
+        last.data.copy_(start_logit(sizes, start)[:, None, None])
 
     def features(self, users: Tensor, items: Tensor) -> Tensor:  # -> [R, B, 2 * dim]
         """Representation :math:`[U_u; V_i]` of the pairs."""

@@ -127,8 +127,8 @@ class FeatureColumns(nn.Module):
     """Linear weights and factors of the feature columns of one side.
 
     Columns of numbers are standardised over those that the log has, columns of 0 and 1 stay, and
-    all are divided by one number so that the squares of a row sum to 1 on average: a row of features
-    weighs what an id weighs, however many columns there are.
+    all are divided by one number so that the squares of a row sum to 1 on average: the features
+    of a row weigh what an id weighs, however many columns there are.
 
     Args:
         table: ``[N, d]`` finite features, N at least the users (items) of D.

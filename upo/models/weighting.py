@@ -5,7 +5,7 @@ from torch import Tensor
 
 from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
-from upo.functional.propensity import clip_propensity
+from upo.functional.propensity import clip_propensity, lower_clip
 from upo.models.estimator import Estimator
 from upo.pairs import Pairs
 
@@ -14,22 +14,29 @@ class ClippedPropensity:
     """Learned propensity, clipped to ``[p_min, 1 - 1e-6]``.
 
     Args:
-        p_min: Lower clip in (0, 1]; a number or one for each replica. The field's 0.05 exceeds the
-            *mean* propensity of sparse data, where almost every weight then saturates.
-        relative: Read ``p_min`` as a multiple of the density |O| / |D|.
+        p_min: Lower clip, at least 0; a number or one for each replica. By default a multiple of
+            the density |O| / |D|, the mean propensity: weights density / p_hat are then at most
+            1 / p_min on any log. 0 is no clip, but for 1e-6, at which numbers stay finite.
+        relative: Read ``p_min`` as that multiple; otherwise as a propensity in [0, 1]. The field's
+            0.05 exceeds the *mean* propensity of sparse data, where almost every weight saturates.
         network: Name of the propensity network.
 
     Raises:
-        InputError: If ``p_min`` is outside (0, 1].
+        InputError: If ``p_min`` is out of range.
     """
 
     def __init__(
-        self, *, p_min: Hyper = 0.05, relative: bool = False, network: str = "propensity"
+        self, *, p_min: Hyper = 0.1, relative: bool = True, network: str = "propensity"
     ) -> None:
         values = torch.as_tensor(p_min)
-        if not bool(((values > 0) & (values <= 1)).all()):
+        if not bool((values >= 0).all() and values.isfinite().all()):
             raise InputError(
-                f"estimator.weighting.p_min must lie in (0, 1], got {p_min}; try 0.05."
+                f"estimator.weighting.p_min must be at least 0, got {p_min}; try 0.1 (0 for none)."
+            )
+        if not relative and bool((values > 1).any()):
+            raise InputError(
+                f"estimator.weighting.p_min must lie in [0, 1] with relative=false, got {p_min}; "
+                "try 0.05, or relative=true for a multiple of the density."
             )
         self.p_min, self.relative, self.network = p_min, relative, network
 
@@ -46,5 +53,5 @@ class ClippedPropensity:
         floor = per_replica(self.p_min, estimator.space.replicas, "estimator.weighting.p_min")
         scale = estimator.space.density if self.relative else 1.0
         if isinstance(floor, float):
-            return floor * scale
-        return (floor * scale).to(estimator.space.keys.device)[:, None]
+            return lower_clip(floor * scale)
+        return lower_clip((floor * scale).to(estimator.space.keys.device)[:, None])

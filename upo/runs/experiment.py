@@ -176,7 +176,7 @@ class Experiment:
             history=history,
             best_epoch=selection.best_epoch,
             best=selection.best,
-            monitor=self.protocol.monitor,
+            monitor=module.monitor,
             steps_per_epoch=module.steps_per_epoch,
             seconds=seconds,
         )

@@ -8,7 +8,6 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from upo.training.debiasing import DebiasingModule
 from upo.training.propensity import PropensityModule
 from upo.training.stage import StageModule
 
@@ -29,23 +28,34 @@ class ReplicaSelection(Callback):
         self.best_epoch: Tensor | None = None  # [R]
         self.snapshot: dict[str, Tensor] = {}
 
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Judge where a propensity starts, which may be its best: epoch -1."""
+        if isinstance(module, PropensityModule) and self.best is None and not module.first_epoch:
+            module.judge()
+            self._take(module, -1)
+
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Compare and keep."""
-        if not isinstance(module, DebiasingModule) or module.selection is None:
+        if not isinstance(module, StageModule) or module.selection is None:
             return
+        self._take(module, module.epoch)
+        if self.exhausted(module.epoch):
+            trainer.should_stop = True
+
+    def _take(self, module: StageModule, number: int) -> None:
         value, networks = module.selection, module.estimator.networks
+        if value is None:
+            return
         value = torch.where(value.isnan(), torch.inf, value)  # never the best
-        epoch = torch.full_like(value, module.epoch).long()
+        epoch = torch.full_like(value, number).long()
         if self.best is None or self.best_epoch is None:
             self.best, self.best_epoch = value.clone(), epoch
             self.snapshot = {k: v.detach().clone() for k, v in networks.state_dict().items()}
         else:
-            better = (value < self.best) & ~self.stopped(module.epoch - 1)
+            better = (value < self.best) & ~self.stopped(number - 1)
             self.best = torch.where(better, value, self.best)
             self.best_epoch = torch.where(better, epoch, self.best_epoch)
             _copy_replicas(networks, self.snapshot, better)
-        if self.exhausted(module.epoch):
-            trainer.should_stop = True
 
     def stopped(self, epoch: int) -> Tensor:
         """``[R]`` bool: replicas that have run out of patience by the end of this epoch.

@@ -3,8 +3,8 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from upo.errors import InputError
 from upo.evaluation.protocols import Protocol
 from upo.training.stage import StageModule
 
@@ -17,12 +17,20 @@ class DebiasingModule(StageModule):
     Args:
         protocol: Says on what data an epoch is judged.
         **stage: See ``StageModule``.
+
+    Raises:
+        InputError: If the plan says how a propensity chooses its epoch.
     """
 
     def __init__(self, *, protocol: Protocol, **stage: Any) -> None:
         super().__init__(**stage)
+        if self.plan.select:
+            raise InputError(
+                f"estimator.stages.{self.stage}.select is for stages of module propensity; this "
+                "one chooses its epoch under the protocol: leave it out."
+            )
         self.protocol = protocol
-        self.selection: Tensor | None = None  # [R], lower is better
+        self.monitor = protocol.monitor
 
     def validation_step(self, *_: Any) -> None:
         """Judge the current parameters under the protocol."""

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from upo.core.distributed import share
 from upo.core.sampling import EpochStream, Permutation, stream_key
+from upo.errors import InputError
+from upo.evaluation.held_cells import HeldCells
 from upo.functional.propensity import bin_residuals
 from upo.learners.propensity import adversary_weight
 from upo.pairs import Pairs
@@ -18,26 +20,62 @@ PROBE_PAIRS = 65536
 class PropensityModule(StageModule):
     """Trains the propensity; validation measures it on a fixed sample of D.
 
-    Logged at each validation: the cross-entropy and, with an adversary, the residual of each bin as
-    the adversary weighs it. Epochs are not selected: observation indicators of D are all in use.
+    Logged at each validation: where the plan holds cells out, the cross-entropy on them, which
+    chooses the epoch of each replica unless the plan says ``last``; with an adversary, the residual
+    of each bin as the adversary weighs it.
+
+    A game gives cross-entropy away for balance, so it keeps its last epoch: its least
+    cross-entropy is near its start, before there was a game.
+
+    Args:
+        **stage: See ``StageModule``.
+
+    Raises:
+        InputError: If the plan holds cells out of a D that is too small for it.
     """
 
+    monitor = "cross_entropy"
     residuals: Tensor | None = None  # [R, M] mean weighted residual of each bin, last validation
 
+    def __init__(self, **stage: Any) -> None:
+        super().__init__(**stage)
+        if self.plan.select and self.estimator.space.n_held_cells < 1:
+            raise InputError(
+                f"estimator.stages.{self.stage}.select holds a tenth of D out, and D has "
+                f"{self.estimator.space.n_pairs} pairs only; set it to false."
+            )
+        self._held: HeldCells | None = None
+
+    def judge(self) -> None:
+        """Measure on the held-out cells, where there are any; says which epoch to keep."""
+        if not self.plan.select:
+            return
+        if self._held is None:
+            self._held = HeldCells(self.estimator.space)
+        value = self._held.cross_entropy(self.estimator)
+        self.epoch_logs[f"{self.stage}/val/{self.monitor}"] = value
+        if self.plan.select is True:
+            self.selection = value
+
     def validation_step(self, *_: Any) -> None:
-        """Measure on the probe."""
+        """Measure on the held-out cells and on the probe."""
+        self.judge()
+        if self.plan.select:
+            name = f"{self.stage}/val/{self.monitor}"
+            self.log(name, self.epoch_logs[name].mean(), prog_bar=True, batch_size=1)
+        if "adversary" not in self.estimator.networks:
+            return
         with torch.no_grad():
             pairs = self._probe()
             p_hat = self.estimator.propensity(pairs)
             sizes = torch.full((1,), float(pairs.total), device=p_hat.device)
-            if "adversary" in self.estimator.networks:
-                weight = adversary_weight(self.estimator, pairs)
-                bins = self.estimator.bins
-                index = bins.index(p_hat)
-                sums = bin_residuals(p_hat, pairs.o, weight, index, bins.num_bins)
-                self.residuals = sums / sizes
-                worst = self.residuals.abs().amax(-1)
-                self.log(f"{self.stage}/val/worst_bin", worst.mean(), prog_bar=True, batch_size=1)
+            weight = adversary_weight(self.estimator, pairs)
+            bins = self.estimator.bins
+            index = bins.index(p_hat)
+            sums = bin_residuals(p_hat, pairs.o, weight, index, bins.num_bins)
+            self.residuals = sums / sizes
+            worst = self.residuals.abs().amax(-1)
+            self.log(f"{self.stage}/val/worst_bin", worst.mean(), prog_bar=True, batch_size=1)
 
     def _probe(self) -> Pairs:
         space = self.estimator.space

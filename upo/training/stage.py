@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import lightning as L  # noqa: N812
 import torch
@@ -13,6 +12,7 @@ from upo.learners.base import Learner
 from upo.models.estimator import Estimator
 from upo.pairs import Batch, BatchSampler
 from upo.training.compiled import CompiledStep, CompilerError, compiling_pays
+from upo.training.plan import StagePlan as StagePlan
 from upo.training.recording import LEAST_STEPS, Recording, replayable
 
 UNRECORDED = (
@@ -24,36 +24,6 @@ CHUNK_PAIRS = 2**22  # pairs whose indices are held at once
 
 class DivergenceError(InputError):
     """A loss became NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """How long a stage runs and what a step sees.
-
-    Attributes:
-        epochs: Most epochs, at least 1; a validation follows each.
-        observed_batch: Rows of O in a step.
-        pair_batch: Pairs of D in a step.
-        patience: Epochs without improvement after which a replica has stopped; 0 for never.
-        steps: Steps in an epoch; None for one pass over O (or over D where O is not drawn).
-    """
-
-    epochs: int
-    observed_batch: int = 0
-    pair_batch: int = 0
-    patience: int = 0
-    steps: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "observed_batch", "pair_batch", "patience"):
-            least = 1 if name == "epochs" else 0
-            if getattr(self, name) < least:
-                raise InputError(
-                    f"A stage's {name} must be at least {least}, got {getattr(self, name)}; mend "
-                    "estimator.stages."
-                )
-        if not self.observed_batch and not self.pair_batch:
-            raise InputError("A stage needs observed_batch or pair_batch above 0.")
 
 
 class Chunks:
@@ -79,12 +49,15 @@ class StageModule(L.LightningModule):
     Args:
         estimator: The networks.
         learners: Name -> learner, in the order in which they play.
-        plan: Length and batch sizes.
+        plan: Length and batch sizes; ``auto`` is resolved here.
         name: Name of the stage: streams, logs and checkpoints carry it.
         mar: The test sample, which moves to the device with the stage that selects on it.
         replay: Whether to record a step; None where it pays.
         compiled: Whether to compile it; None where it pays.
     """
+
+    monitor: str  # what is validated, without the stage's name
+    selection: Tensor | None = None  # [R] what chooses an epoch, lower is better; None for the last
 
     def __init__(
         self,
@@ -101,10 +74,16 @@ class StageModule(L.LightningModule):
         self.automatic_optimization = False
         self.estimator = estimator
         self.learners = learners
-        self.plan = plan
+        self.plan = fixed = plan.at(estimator.space)
         self.stage = name
-        self.sampler = BatchSampler(estimator.space, name, plan.observed_batch, plan.pair_batch)
-        self.steps_per_epoch = plan.steps or self.sampler.steps_per_epoch()
+        self.sampler = BatchSampler(
+            estimator.space,
+            name,
+            fixed.observed_batch,
+            fixed.pair_batch,
+            hold_out=bool(fixed.select),
+        )
+        self.steps_per_epoch = fixed.steps
         self.first_epoch = 0  # where a resumed run takes up
         self.epoch_logs: dict[str, Tensor] = {}  # means over the epoch so far, [R] each
         self.mar = mar
@@ -193,8 +172,7 @@ class StageModule(L.LightningModule):
     def _recorder(self) -> type[Recording] | None:
         """How steps are repeated, where that is possible and pays or is asked for."""
         # where every step sees all of D, results of frozen networks are kept from step to step
-        whole = self.sampler.pair_batch == self.estimator.space.n_pairs
-        if whole or not replayable(self.learners.values()):
+        if self.sampler.whole or not replayable(self.learners.values()):
             if self.compiled:
                 warnings.warn(f"compile=true: steps of {self.stage!r} {UNRECORDED}", stacklevel=2)
                 self.compiled = None
