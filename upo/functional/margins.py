@@ -85,12 +85,13 @@ def _groups(margins: Tensor) -> tuple[Tensor, Tensor]:
     """Margins in ascending order, of at most ``GROUPS`` groups, and how many each stands for."""
     margins = margins.clamp(max=MOST)
     values, counts = torch.unique(margins, return_counts=True)
-    if len(values) > GROUPS:
-        parts = torch.sort(margins).values.tensor_split(GROUPS)
-        values = torch.stack([part.mean() for part in parts])
-        counts = torch.tensor([len(part) for part in parts], device=margins.device)
-        values, place = torch.unique(values, return_inverse=True)
-        counts = torch.zeros_like(values).index_add_(0, place, counts.to(values.dtype))
+    if len(values) > GROUPS:  # those of like logits together, at their mean
+        logit = torch.logit(values)
+        width = (logit[-1] - logit[0]) / (GROUPS - 1)
+        place = torch.unique(((logit - logit[0]) / width).round(), return_inverse=True)[1]
+        both = torch.zeros(2, int(place.max()) + 1, dtype=values.dtype, device=values.device)
+        both.index_add_(1, place, torch.stack([values * counts, counts.to(values.dtype)]))
+        values, counts = both[0] / both[1], both[1]
     return values, counts.to(margins.dtype)
 
 

@@ -112,7 +112,7 @@ def row_batch(rows: int) -> int:
     (512, 4096, 16)
     """
     nearest = nearest_power(7 * math.sqrt(rows))
-    return min(max(SMALLEST, nearest), LARGEST, 2 ** (rows.bit_length() - 1))
+    return min(max(SMALLEST, nearest), LARGEST, 1 << (rows.bit_length() - 1))
 
 
 def propensity_batch(rows: int, density: float) -> int:
