@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from upo.tables.numbering import BLOCK
 
-if TYPE_CHECKING:
-    from upo.pairs.space import PairSpace
+
+class Log(Protocol):
+    """What is read of a pair space (:class:`upo.pairs.PairSpace`, which builds on this module)."""
+
+    n_users: int
+    n_items: int
+    n_observed: int
+    n_held: int
+    n_train: int
+    keys: Tensor
+    labels: Tensor
+
+    @property
+    def replicas(self) -> int:
+        """R."""
+
+    @property
+    def features(self) -> tuple[Tensor | None, Tensor | None]:
+        """Columns of users and of items."""
+
+    def in_train(self, rows: Tensor) -> Tensor:
+        """Whether rows of the log are training rows of their replica."""
+
+    def in_train_cells(self, keys: Tensor) -> Tensor:
+        """Whether observed cells are no held-out cells of their replica."""
 
 
 class LogSummary:
@@ -21,7 +44,7 @@ class LogSummary:
         space: The pair space.
     """
 
-    def __init__(self, space: PairSpace) -> None:
+    def __init__(self, space: Log) -> None:
         self.space = space
 
     @property
