@@ -2,7 +2,15 @@
 
 from pathlib import Path
 
-from upo.cli import main
+from upo.core.console import command
+
+
+def train() -> None:
+    """``upo train`` with the configuration of this checkout."""
+    from upo.cli import main  # not before a signal would find its handler
+
+    main(str(Path(__file__).resolve().parent / "conf"))
+
 
 if __name__ == "__main__":
-    main(str(Path(__file__).resolve().parent / "conf"))
+    command(train)

@@ -27,10 +27,11 @@ ROOMS = {
     "report": "runs figures metrics core errors",
     "fitted": "runs training evaluation models pairs data tables core errors",
     "api": "fitted runs metrics data pairs tables core errors",
-    "cli": "runs core errors",
+    "cli": "runs training core errors",
     "predict": "fitted tables core errors",
     "tuning": "runs core errors",
     "benchmark": "report runs core errors",
+    "__main__": "core errors",
 }
 
 

@@ -67,7 +67,7 @@ def ask(home, *words, run="run"):
     if out is None:
         out = home / "answer.csv"
         given.append(f"out={out}")
-    predict.run(given)
+    predict.main(given)
     return pd.read_csv(out, dtype={"user": str, "item": str}) if out.suffix == ".csv" else out
 
 
@@ -225,7 +225,7 @@ def test_a_folder_that_cannot_answer_says_why(home, tmp_path, kind, fragment, ca
     out = tmp_path / "out.csv"
     words = [f"run={tmp_path / 'run'}", f"pairs={home / 'ask.csv'}", f"out={out}"]
     with pytest.raises(SystemExit) as stop:
-        sentences(lambda: predict.run(words))
+        sentences(lambda: predict.main(words))
     message = capsys.readouterr().err
     assert stop.value.code == 1
     assert fragment in message

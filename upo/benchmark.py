@@ -8,18 +8,21 @@ others go on.
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from tqdm.auto import tqdm
 
-from upo.core.console import quiet, sentences
+from upo.core.arguments import Command, argument, nearest
+from upo.core.console import advice, command, quiet
 from upo.core.files import write_atomically
 from upo.errors import InputError
 from upo.report.table import markdown
 from upo.runs.finished import begin, finish, finished
 from upo.runs.folder import run
+from upo.runs.overrides import ABOUT_OVERRIDES, settings_of_runs
 from upo.runs.results import Row, write_rows
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -30,32 +33,55 @@ def all_estimators() -> list[str]:
     return sorted(path.stem for path in (CONF / "estimator").glob("*.yaml"))
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What the command line takes beside the settings of the runs."""
+
+    estimators: tuple[str, ...] = argument(
+        "names of estimators, or all", default=("all",), value="A,B"
+    )
+    out: Path = argument("gets the table as CSV and Markdown", default=Path("results"), value="DIR")
+
+
+COMMAND = Command(
+    "benchmark",
+    "Run many estimators on one dataset and write one table",
+    Settings,
+    ("dataset=coat estimators=all seeds=10", "dataset=coat estimators=naive,ips,upo_dr"),
+    rest=ABOUT_OVERRIDES,
+    notes=(
+        "Finished runs are kept under outputs/benchmark and not repeated: the same command goes "
+        "on where it stopped. A row that fails is reported, the others go on, and the status is 1.",
+    ),
+)
+_OURS = {
+    "estimator": "estimators=A,B names the rows",
+    "logger": "runs of a benchmark are not logged; upo train logs one",
+    "resume": "the same command goes on where it stopped",
+    "keep": "finished runs are kept anyway",
+    "compare_with": "estimators=A,B names the rows",
+}
+
+
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], Path, list[str]]:
     """Estimators, output folder and the overrides that every run gets.
 
     Raises:
         InputError: If an estimator is unknown or none is named.
     """
-    options = {"estimators": "all", "out": "results"}
-    overrides = []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key in options:
-            options[key] = value
-        else:
-            overrides.append(argument)
+    given, rest = COMMAND.parse(arguments)
+    overrides = settings_of_runs(rest, CONF, "benchmark", _OURS)
     known = all_estimators()
-    named = options["estimators"].strip("[]")
-    chosen = (
-        known if named == "all" else [name.strip() for name in named.split(",") if name.strip()]
-    )
-    unknown = [name for name in chosen if name not in known]
-    if unknown or not chosen:
+    chosen = known if given.estimators == ("all",) else list(dict.fromkeys(given.estimators))
+    missing = [name for name in chosen if name not in known]
+    if missing:
+        near = nearest(missing[0], known)
+        hint = f" did you mean {near}?" if near else ""
         raise InputError(
-            f"estimators={options['estimators']} names {unknown or 'nothing'}; known are "
+            f"estimators={','.join(given.estimators)}: {missing[0]!r} is unknown;{hint} known are "
             f"{', '.join(known)}, or all."
         )
-    return chosen, Path(options["out"]), overrides
+    return chosen, given.out, overrides
 
 
 def compose_run(estimator: str, overrides: Sequence[str]) -> DictConfig:
@@ -108,6 +134,12 @@ def benchmark(arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
+def main(words: Sequence[str]) -> int:
+    """The command."""
+    with advice("the same command goes on where it stopped"):
+        return benchmark(words)
+
+
 if __name__ == "__main__":
     quiet()
-    raise SystemExit(sentences(lambda: benchmark(sys.argv[1:])))
+    command(lambda: main(sys.argv[1:]))

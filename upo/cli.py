@@ -1,26 +1,38 @@
-"""``python train.py``: compose, run, write, print; a wrong input ends in one sentence."""
+"""``upo train`` and ``train.py``: compose, run, write, print."""
 
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from upo.core.console import first_process, quiet, say, sentences
+from upo.core.console import advice, first_process, quiet, say, sentences
 from upo.errors import InputError
 from upo.runs.finished import begin, finish, finished
 from upo.runs.folder import run
+from upo.runs.overrides import prepared, train_help
 from upo.runs.results import Row, side_by_side, summarize
+from upo.training.settings import place
+from upo.training.trainer import settle
 
 
 def task(config: DictConfig) -> float:
     """What Hydra calls for each job; returns the mean AUC for sweepers."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with advice(f"resume={folder} goes on from the last epoch"):
+        return _task(config, folder)
+
+
+def _task(config: DictConfig, folder: Path) -> float:
+    settle(config.trainer)
     active = HydraConfig.get()
-    folder = Path(active.runtime.output_dir)
     other = None
     if config.compare_with is not None:  # composed first: what is wrong with it shows at once
         given = [o for o in active.overrides.task if not o.startswith(("compare_with=", "resume="))]
@@ -58,7 +70,12 @@ def _take_up(argv: list[str]) -> None:
     if "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
         return
     given = [a.removeprefix("resume=") for a in argv[1:] if a.startswith("resume=")]
-    if not given or given[0] in ("", "null"):
+    if any(folder.strip("'\" ") == "" for folder in given):
+        raise InputError(
+            "resume= is empty, as from a variable that is not set; give a run folder, or leave it "
+            "out to start anew."
+        )
+    if not given or given[0] == "null":
         return
     folder = Path(given[0]).resolve()
     saved = folder / ".hydra" / "overrides.yaml"
@@ -91,29 +108,61 @@ def _check_choices(argv: list[str], conf: Path) -> None:
                 raise InputError(f"{group}={name} is unknown; known are {', '.join(known)}.")
 
 
-def _note_once(argv: list[str]) -> None:
+def _note_once(argv: list[str], conf: Path) -> None:
     """Let the first process alone write Hydra's record and log of a run."""
-    number = next(
-        (os.environ[k] for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if k in os.environ), "0"
-    )
-    if number != "0":
+    numbers = (os.environ.get(k, "0") for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))
+    if all(number == "0" for number in numbers):
+        return
+    words = [word for word in argv[1:] if not word.startswith(("-", "hydra.", "hydra/"))]
+    try:  # a number counts only in a run of several processes
+        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+            second = place(hydra.compose("train", overrides=words).trainer) > 0
+    except (HydraException, OmegaConfBaseException, InputError):
+        return  # said again, as a sentence, when the run is composed
+    if second:
         argv += ["hydra.output_subdir=null", "hydra/job_logging=stdout"]
 
 
+def train(words: Sequence[str]) -> None:
+    """``upo train``, with the configuration that comes with the package."""
+    from upo.benchmark import CONF
+
+    run_train(words, CONF, called="train")
+
+
 def main(config_path: str) -> None:
-    """Entry point of ``train.py``.
+    """``train.py``: the words of ``sys.argv``, a sentence for what is wrong with them.
 
     Args:
         config_path: Absolute path of the configuration folder.
     """
+    sentences(lambda: run_train(sys.argv[1:], Path(config_path)))
+
+
+def run_train(words: Sequence[str], conf: Path, *, called: str = "") -> None:
+    """Compose and run what the words say.
+
+    Args:
+        words: Overrides and Hydra's flags.
+        conf: Absolute path of the configuration folder.
+        called: Word that names this command in ``sys.argv``, for processes started from it.
+    """
+    if any(word in ("--help", "-h") for word in words):
+        sys.stdout.write(train_help(conf))
+        return
     quiet()
-    sentences(lambda: _take_up(sys.argv))
-    sentences(lambda: _check_choices(sys.argv, Path(config_path)))
-    _note_once(sys.argv)
+    program = sys.argv[0]
+    argv = [program, *prepared(words, conf)]
+    _take_up(argv)
+    _check_choices(argv, conf)
+    _note_once(argv, conf)
+    sys.argv = argv
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come to us, not to a traceback
+    again = [program, *([called] if called else []), *argv[1:]]
 
     def job(config: DictConfig) -> Any:
         quiet()  # a launcher may have started another process for the job
+        sys.argv = again  # which Lightning calls for further processes
         return sentences(lambda: task(config))
 
-    sentences(hydra.main(version_base="1.3", config_path=config_path, config_name="train")(job))
+    hydra.main(version_base="1.3", config_path=str(conf), config_name="train")(job)()

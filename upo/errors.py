@@ -1,4 +1,4 @@
-"""The one exception for what a person can mend: shown as a sentence, never as a traceback."""
+"""The exceptions that end in a sentence, never in a traceback."""
 
 
 class InputError(ValueError):
@@ -6,4 +6,11 @@ class InputError(ValueError):
 
     The command line prints the message and exits with status 1; Python callers may catch it as a
     ``ValueError``.
+    """
+
+
+class UnfinishedError(RuntimeError):
+    """A run that stopped before its end as it was asked to: the message says how to go on.
+
+    The command line prints the message and exits with status 75, on which schedulers try again.
     """

@@ -1,7 +1,7 @@
 """``python -m upo.predict``: predictions, propensities and recommendations from a run folder."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,61 +9,82 @@ import pandas as pd
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from upo.core.arguments import parse
-from upo.core.console import quiet, sentences
+from upo.core.arguments import Command, argument
+from upo.core.console import command, quiet
 from upo.errors import InputError
 from upo.fitted import Fitted
 from upo.fitted.run_folder import load_model
 from upo.tables.files import read_blocks, table_writer
 from upo.tables.frames import check_nulls
 
-USAGE = """
-python -m upo.predict run=RUN_DIR pairs=FILE out=FILE [key=value ...]
-python -m upo.predict run=RUN_DIR top_k=10 users=FILE out=FILE [key=value ...]
-
-run=RUN_DIR          a finished run of train.py, or a folder that Fitted.save wrote
-pairs=FILE           user and item in each row: P(positive) of each, in the order of the file
-top_k=N              instead: the N best items of each user, best first
-users=FILE           of these users (all users of the log if not given)
-out=FILE             where to write; it is there when it is complete
-propensity=true      with pairs: P(observed) as learned, too
-seeds=separate       with pairs: a column for each seed instead of their mean
-exclude_seen=false   with top_k: also items that the user has in the log
-user= item=          names of the columns, if other than in training
-log=FILE             where the log of dataset=table is now, if it was moved
-trusted=true         also build networks that are not of upo: runs the code that the folder names
-progress=false       draw no progress bar
-
-Files are CSV (.csv .tsv .txt, also .gz) or Parquet (.parquet .pq).
-"""
-
 
 @dataclass(frozen=True)
 class Settings:
     """What the command line takes."""
 
-    run: Path
-    out: Path
-    pairs: Path | None = None
-    top_k: int | None = None
-    users: Path | None = None
-    propensity: bool = False
-    seeds: str = "average"
-    exclude_seen: bool = True
-    user: str | None = None
-    item: str | None = None
-    log: Path | None = None
-    trusted: bool = False
-    progress: bool = True
+    run: Path = argument(
+        "a finished run of upo train, or a folder that Fitted.save wrote", value="RUN_DIR"
+    )
+    out: Path = argument("where to write; it is there when it is complete", value="FILE")
+    pairs: Path | None = argument(
+        "user and item in each row: P(positive) of each, in the order of the file",
+        default=None,
+        value="FILE",
+        must="file",
+    )
+    top_k: int | None = argument(
+        "instead: the N best items of each user, best first", default=None, value="N"
+    )
+    users: Path | None = argument(
+        "with top_k: of these users; all users of the log if not given",
+        default=None,
+        value="FILE",
+        must="file",
+    )
+    propensity: bool = argument(
+        "with pairs: P(observed) as learned, too", default=False, value="true"
+    )
+    seeds: str = argument(
+        "with pairs: the mean over seeds, or a column for each",
+        default="average",
+        value="WHICH",
+        choices=("average", "separate"),
+    )
+    exclude_seen: bool = argument(
+        "with top_k: leave out items that the user has in the log", default=True, value="false"
+    )
+    user: str | None = argument("name of the user column, if other than in training", default=None)
+    item: str | None = argument("name of the item column, if other than in training", default=None)
+    log: Path | None = argument(
+        "where the log of dataset=table is now, if it was moved", default=None, value="FILE"
+    )
+    trusted: bool = argument(
+        "also build networks that are not of upo: runs the code that the folder names",
+        default=False,
+        value="true",
+    )
+    progress: bool = argument("draw a progress bar", default=True, value="false")
 
 
-def run(argv: list[str]) -> None:
+COMMAND = Command(
+    "predict",
+    "Predictions, propensities and recommendations from a run folder",
+    Settings,
+    (
+        "run=RUN_DIR pairs=FILE out=FILE [key=value ...]",
+        "run=RUN_DIR top_k=10 users=FILE out=FILE [key=value ...]",
+    ),
+    notes=("Files are CSV (.csv .tsv .txt, also .gz) or Parquet (.parquet .pq).",),
+)
+
+
+def main(words: Sequence[str]) -> None:
     """Load, answer block by block, write.
 
     Raises:
         InputError: If an argument, the folder or a file is wrong.
     """
-    given = parse(Settings, argv, USAGE)
+    given, _ = COMMAND.parse(words)
     _check(given)
     rows = 0
     with table_writer(given.out, "out") as writer:
@@ -82,8 +103,6 @@ def run(argv: list[str]) -> None:
 def _check(given: Settings) -> None:
     if (given.pairs is None) == (given.top_k is None):
         raise InputError("Give either pairs=FILE or top_k=N; --help shows both.")
-    if given.seeds not in ("average", "separate"):
-        raise InputError(f"seeds must be average or separate, got {given.seeds!r}; mend it.")
     if given.top_k is not None and given.top_k < 1:
         raise InputError(f"top_k must be at least 1, got {given.top_k}; try 10.")
     if given.top_k is None and given.users is not None:
@@ -149,4 +168,4 @@ def _users(model: Fitted, given: Settings, name: str) -> Iterator[pa.Table]:
 
 if __name__ == "__main__":
     quiet()
-    sentences(lambda: run(sys.argv[1:]))
+    command(lambda: main(sys.argv[1:]))

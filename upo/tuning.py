@@ -8,6 +8,7 @@ where the same protocol, dataset and estimator pick it up.
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,51 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from tqdm.auto import tqdm
 
 from upo.benchmark import CONF
-from upo.core.console import quiet, sentences
+from upo.core.arguments import Command, argument
+from upo.core.console import command, quiet
 from upo.core.files import write_atomically
 from upo.errors import InputError
 from upo.runs.experiment import Experiment
+from upo.runs.overrides import ABOUT_OVERRIDES, settings_of_runs
 
 QUIET = ["logger=none", "progress=false", "figures=false"]
-OPTIONS = ("search", "trials", "batch", "out")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line takes beside the settings of the runs."""
+
+    search: str = argument("the space to search, a file of conf/search", default="default")
+    trials: int | None = argument("how many; the search says if not given", default=None, value="N")
+    batch: int | None = argument(
+        "trials that train together, as replicas; the search says if not given",
+        default=None,
+        value="N",
+    )
+    out: Path | None = argument(
+        "where the winner is written, instead of where later runs pick it up",
+        default=None,
+        value="FOLDER",
+    )
+
+
+COMMAND = Command(
+    "tune",
+    "Search hyperparameters of an estimator, judged as the protocol judges epochs",
+    Settings,
+    ("dataset=coat estimator=upo_dr", "dataset=coat estimator=ips trials=64 batch=16 out=FOLDER"),
+    rest=f"{ABOUT_OVERRIDES} Keys given so are not searched.",
+    module="upo.tuning",
+)
+_OURS = {
+    "logger": "trials are not logged; upo train logs one run",
+    "resume": "a search starts anew",
+    "keep": "a search starts anew",
+    "compare_with": "one estimator is tuned at a time",
+    "figures": "trials draw none",
+    "trainer.fast_dev_run": "trials=4 batch=4 is a short search",
+    "trainer.max_time": "trials=N says how long a search takes",
+}
 
 
 def tune(arguments: Sequence[str]) -> Path:
@@ -40,9 +79,9 @@ def tune(arguments: Sequence[str]) -> Path:
     Raises:
         InputError: If the search does not exist or nothing is left to search.
     """
-    options = dict(a.split("=", 1) for a in arguments if a.split("=", 1)[0] in OPTIONS)
-    overrides = [a for a in arguments if a.split("=", 1)[0] not in OPTIONS]
-    search = _search(options)
+    given, rest = COMMAND.parse(arguments)
+    overrides = settings_of_runs(rest, CONF, "tune", _OURS)
+    search = _search(given)
     base = _compose([*overrides, *QUIET])
     taken = {o.split("=", 1)[0].lstrip("+") for o in overrides}
     keys = {key: v for key, v in search.space.items() if _has(base, str(key)) and key not in taken}
@@ -66,16 +105,20 @@ def tune(arguments: Sequence[str]) -> Path:
         for trial, value in zip(trials, values, strict=True):
             study.tell(trial, value)
         bar.set_postfix(best=f"{study.best_value:.5f}")
-    return _write(study, base, options.get("out"), len(study.trials))
+    return _write(study, base, given.out, len(study.trials))
 
 
-def _search(options: Mapping[str, str]) -> DictConfig:
-    path = CONF / "search" / f"{options.get('search', 'default')}.yaml"
+def _search(given: Settings) -> DictConfig:
+    path = CONF / "search" / f"{given.search}.yaml"
     if not path.is_file():
         known = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise InputError(f"search={options['search']} is not one of {', '.join(known)}.")
-    counts = [f"{key}={options[key]}" for key in ("trials", "batch") if key in options]
-    merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(counts))
+        raise InputError(f"search={given.search} is not one of {', '.join(known)}.")
+    counts = {key: getattr(given, key) for key in ("trials", "batch")}
+    wrong = [key for key, count in counts.items() if count is not None and count < 1]
+    if wrong:
+        raise InputError(f"{wrong[0]} must be at least 1, got {counts[wrong[0]]}; try 16.")
+    changed = {key: count for key, count in counts.items() if count is not None}
+    merged = OmegaConf.merge(OmegaConf.load(path), changed)
     assert isinstance(merged, DictConfig)  # the file is a mapping
     return merged
 
@@ -109,14 +152,14 @@ def _judge(
     return [float(v) for v in best.view(len(trials), seeds).double().mean(-1)]
 
 
-def _write(study: optuna.Study, base: DictConfig, out: str | None, trials: int) -> Path:
+def _write(study: optuna.Study, base: DictConfig, out: Path | None, trials: int) -> Path:
     best = study.best_trial
     values = {**best.user_attrs["fixed"], **{k: float(f"{v:.3g}") for k, v in best.params.items()}}
     tree: Any = OmegaConf.create({})
     for key, value in values.items():
         OmegaConf.update(tree, str(key), value)
     protocol = str(base.protocol.name)
-    folder = Path(out) if out else CONF / "tuned"
+    folder = out if out is not None else CONF / "tuned"
     path = folder / protocol / str(base.dataset.name) / f"{base.estimator.name}.yaml"
     head = (
         "# @package _global_\n"
@@ -130,6 +173,11 @@ def _write(study: optuna.Study, base: DictConfig, out: str | None, trials: int) 
     return path
 
 
+def main(words: Sequence[str]) -> None:
+    """The command."""
+    tune(words)
+
+
 if __name__ == "__main__":
     quiet()
-    sentences(lambda: tune(sys.argv[1:]))
+    command(lambda: main(sys.argv[1:]))

@@ -9,7 +9,7 @@ from PIL import Image
 from small_reports import row, write_run
 
 from upo.errors import InputError
-from upo.report.__main__ import report
+from upo.report.__main__ import main as report
 from upo.report.figures import figure1, figure2, figure3, overview
 from upo.report.gather import gather
 from upo.report.render import latex_text, markdown_text

@@ -1,61 +1,66 @@
 """``python -m upo.audit pairs=FILE``: the audit of given propensities."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from upo.audit.reading import read_file
 from upo.audit.result import audit
-from upo.core.arguments import parse
-from upo.core.console import sentences
-
-USAGE = """
-python -m upo.audit pairs=FILE [out=FOLDER] [key=value ...]
-
-pairs=FILE         a row for each pair: user, item, observed (0 or 1), propensity in (0, 1], and,
-                   if rows stand for several pairs, weight; CSV or Parquet
-out=FOLDER         gets report.html and the tables as CSV (audit)
-features=A,B       further columns to use: numbers are features, few texts groups (all; none)
-alpha=0.05         family-wise error rate of everything found
-p_min=0.05         a clip to show among others
-num_bins=10        bins of the propensity
-seed=0             of the adversary and the simulation
-user= item= observed= propensity= weight=
-                   names of the columns, if others
-
-docs/audit.md says how to read each part.
-"""
+from upo.core.arguments import Command, argument
+from upo.core.console import command, quiet
 
 
 @dataclass(frozen=True)
 class Settings:
     """What the command line takes."""
 
-    pairs: Path
-    out: Path = Path("audit")
-    features: str | None = None
-    alpha: float = 0.05
-    p_min: float = 0.05
-    num_bins: int = 10
-    seed: int = 0
-    user: str = "user"
-    item: str = "item"
-    observed: str = "observed"
-    propensity: str = "propensity"
-    weight: str | None = None
+    pairs: Path = argument(
+        "a row for each pair: user, item, observed (0 or 1), propensity in (0, 1], and, if rows "
+        "stand for several pairs, weight",
+        value="FILE",
+        must="file",
+    )
+    out: Path = argument(
+        "gets report.html and the tables as CSV", default=Path("audit"), value="FOLDER"
+    )
+    features: tuple[str, ...] | None = argument(
+        "further columns to use: numbers are features, few texts groups; none for none (all)",
+        default=None,
+        value="A,B",
+    )
+    alpha: float = argument(
+        "family-wise error rate of everything found", default=0.05, value="NUMBER"
+    )
+    p_min: float = argument("a clip to show among others", default=0.05, value="NUMBER")
+    num_bins: int = argument("bins of the propensity", default=10, value="N")
+    seed: int = argument("of the adversary and the simulation", default=0, value="N")
+    user: str = argument("name of the user column", default="user")
+    item: str = argument("name of the item column", default="item")
+    observed: str = argument("name of the column of 0 and 1", default="observed")
+    propensity: str = argument("name of the propensity column", default="propensity")
+    weight: str | None = argument("name of the weight column, if there is one", default=None)
 
 
-def main(argv: list[str]) -> None:
+COMMAND = Command(
+    "audit",
+    "Audit of given propensities: calibration, balance, overlap, what they cost",
+    Settings,
+    ("pairs=FILE [out=FOLDER] [key=value ...]",),
+    notes=("Files are CSV or Parquet. docs/audit.md says how to read each part.",),
+)
+
+
+def main(words: Sequence[str]) -> None:
     """Audit a file, print what was found, and write the report.
 
     Raises:
         InputError: If an argument or the file is wrong.
     """
-    given = parse(Settings, argv, USAGE)
+    given, _ = COMMAND.parse(words)
     features = None
     if given.features is not None:
-        words = (word.strip() for word in given.features.strip("[]").split(","))
-        features = [word for word in words if word and given.features != "none"]
+        features = [] if given.features == ("none",) else list(given.features)
     result = audit(
         read_file(given.pairs, (given.user, given.item)),
         features=features,
@@ -74,4 +79,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sentences(lambda: main(sys.argv[1:]))
+    quiet()
+    command(lambda: main(sys.argv[1:]))

@@ -1,48 +1,91 @@
-"""What a command says at the terminal, and how it ends: one sentence for what a person can fix."""
+"""The outermost layer of every command: one sentence and an exit status that tells the truth.
+
+Imports nothing heavy, so that a signal finds its handler before torch has been read.
+"""
 
 import logging
+import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
 
 from hydra.errors import HydraException
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
-from upo.errors import InputError
+from upo.errors import InputError, UnfinishedError
+
+WRONG = 1  # wrong input, or something failed
+UNFINISHED = 75  # sysexits' EX_TEMPFAIL: the same again will go on
+INTERRUPTED = 128 + int(signal.SIGINT)  # what shells expect
+TERMINATED = 128 + int(signal.SIGTERM)
+LONGEST = 700  # characters of a sentence
+_SMALLER = "try fewer seeds or smaller batches, or a machine with more memory"
 
 
-def first_process() -> bool:
-    """Whether this process writes and prints: the first, under any launcher."""
-    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+class Terminated(BaseException):
+    """SIGTERM has come: raised where the program stands, so that files are left whole."""
 
 
-def say(text: str) -> None:
-    """Print for the person at the terminal, once however many processes run."""
-    if first_process():
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+_requested = threading.Event()
+
+
+def command(function: Callable[[], Any]) -> NoReturn:
+    """Run a command and leave the process with its status: what it returns, or 0."""
+    raise SystemExit(sentences(function) or 0)
 
 
 def sentences(function: Callable[[], Any]) -> Any:
-    """Call a function; whatever a person can mend ends in one sentence and exit status 1."""
+    """Call a function; whatever a person can mend ends in one sentence and an exit status.
+
+    Raises:
+        SystemExit: With 1 for wrong input, 75 for a run that stopped at its time limit, 130 after
+            SIGINT, 143 after SIGTERM.
+    """
     try:
-        return function()
-    except (
-        InputError,
-        HydraException,
-        OmegaConfBaseException,
-        MisconfigurationException,
-        OSError,
-    ) as error:
-        message = " ".join(str(cause(error)).split()) or type(error).__name__
-        sys.stderr.write(f"error: {message}\n")
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted; what was written is complete.\n")
-        raise SystemExit(130) from None
+        with terminable():
+            return function()
+    except KeyboardInterrupt as stop:
+        _stopped("interrupted", stop)
+        raise SystemExit(INTERRUPTED) from None
+    except Terminated as stop:
+        _stopped("stopped by SIGTERM", stop)
+        raise SystemExit(TERMINATED) from None
+    except UnfinishedError as stop:
+        _complain(f"error: {_one_line(str(stop))}")
+        raise SystemExit(UNFINISHED) from None
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + int(signal.SIGPIPE)) from None
+    except Exception as error:
+        sentence = explained(error)
+        if sentence is None:
+            raise  # a fault of ours: its traceback is wanted
+        _complain(f"error: {_one_line(sentence)}")
+        raise SystemExit(WRONG) from None
+
+
+def explained(error: BaseException) -> str | None:
+    """What a person needs to know of an error that is theirs or their machine's; otherwise None."""
+    if isinstance(error, InputError | HydraException | OmegaConfBaseException):
+        return str(cause(error)) or type(error).__name__
+    if isinstance(cause(error), InputError):
+        return str(cause(error))
+    if isinstance(error, MemoryError):  # Arrow's, too
+        return f"memory ran out ({_first_line(error)}); {_SMALLER}."
+    if isinstance(error, OSError):
+        return _of_file(error)
+    text = _first_line(error)
+    kind = f"{type(error).__module__}.{type(error).__name__}"
+    if kind == "lightning.fabric.utilities.exceptions.MisconfigurationException":
+        return text
+    if kind == "torch.OutOfMemoryError" or "can't allocate memory" in text:
+        return f"memory ran out ({text}); {_SMALLER}."
+    return None
 
 
 def cause(error: BaseException) -> BaseException:
@@ -56,6 +99,62 @@ def cause(error: BaseException) -> BaseException:
     return found
 
 
+@contextmanager
+def advice(text: str) -> Iterator[None]:
+    """What to do next if a signal ends the block: the sentence ends with it."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        stop.add_note(text)
+        raise
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Turn SIGTERM within the block into ``Terminated``, as Python does SIGINT."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    if before in (_terminate, signal.SIG_IGN, None):
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _requested.clear()
+
+
+def go_on() -> None:
+    """Raise ``Terminated`` if SIGTERM came where Python could not raise, as in a destructor."""
+    if _requested.is_set():
+        raise Terminated
+
+
+def _terminate(_: int, __: FrameType | None) -> None:
+    if not _requested.is_set():  # a second signal must not break into the tidying
+        _requested.set()
+        raise Terminated
+
+
+def first_process() -> bool:
+    """Whether this process writes and prints for its run: the first, under any launcher.
+
+    Asked of Lightning, if that has been loaded: before, there is one process.
+    """
+    module = sys.modules.get("lightning.fabric.utilities.rank_zero")
+    return module is None or getattr(module.rank_zero_only, "rank", 0) == 0
+
+
+def say(text: str) -> None:
+    """Print for the person at the terminal, once however many processes run."""
+    if first_process():
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
 def quiet() -> None:
     """Silence what libraries say about themselves."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -63,3 +162,35 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", module=r"torchmetrics\..*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+
+
+def _stopped(how: str, stop: BaseException) -> None:
+    if first_process():
+        notes = getattr(stop, "__notes__", [])
+        after = f"; {notes[0]}" if notes else ""
+        _complain(f"error: {how}; files that were written are complete{after}.")
+
+
+def _of_file(error: OSError) -> str:
+    if error.strerror is None:
+        return str(error)
+    where = error.filename2 or error.filename
+    names = f"{where}: {error.strerror}" if where is not None else error.strerror
+    if error.errno == 28:  # ENOSPC
+        names += "; free space there or choose another folder, then resume"
+    return f"{names}."
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _one_line(text: str) -> str:
+    """Text on one line, with control characters and direction marks as escapes, not too long."""
+    line = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in " ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 4]} ..."
+
+
+def _complain(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -1,68 +1,74 @@
 """``python -m upo.counterfactual``: metrics of a file of scores from a file of the biased log."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from upo.core.arguments import parse
-from upo.core.console import sentences
-from upo.counterfactual.estimates import RATIOS
+from upo.core.arguments import Command, argument
+from upo.core.console import command, quiet
+from upo.counterfactual.estimates import ESTIMATORS, RATIOS
 from upo.counterfactual.evaluate import evaluate
 from upo.counterfactual.metrics import METRICS
 from upo.tables.files import read_whole, table_writer
-
-USAGE = """
-python -m upo.counterfactual log=FILE scores=FILE [key=value ...]
-
-log=FILE             observed pairs: user, item, rating, propensity
-scores=FILE          all candidate pairs: user, item, score
-out=FILE             write the table there, too
-metrics=A,B          some of log_loss, mse, precision, ndcg_full (all)
-estimator=A,B        some of ips, snips, dr (snips)
-imputed=NAME         column of scores that the doubly robust estimate needs
-k=5                  cutoff of the ranking metrics
-label_threshold=3    ratings of at least this are positive; null takes ratings as they are
-confidence=0.95      of the intervals
-user= item= rating= score= propensity=   names of the columns
-
-Files are CSV (.csv .tsv .txt, also .gz) or Parquet.
-"""
 
 
 @dataclass(frozen=True)
 class Settings:
     """What the command line takes."""
 
-    log: Path
-    scores: Path
-    out: Path | None = None
-    metrics: str = ",".join(METRICS)
-    estimator: str = RATIOS[0]
-    imputed: str | None = None
-    k: int = 5
-    label_threshold: float | None = 3.0
-    confidence: float = 0.95
-    user: str = "user"
-    item: str = "item"
-    rating: str = "rating"
-    score: str = "score"
-    propensity: str = "propensity"
+    log: Path = argument(
+        "observed pairs: user, item, rating, propensity", value="FILE", must="file"
+    )
+    scores: Path = argument("all candidate pairs: user, item, score", value="FILE", must="file")
+    out: Path | None = argument("write the table there, too", default=None, value="FILE")
+    metrics: tuple[str, ...] = argument(
+        "which metrics", default=tuple(METRICS), value="A,B", choices=tuple(METRICS)
+    )
+    estimator: tuple[str, ...] = argument(
+        "which estimates", default=(RATIOS[0],), value="A,B", choices=tuple(ESTIMATORS)
+    )
+    imputed: str | None = argument(
+        "column of scores that the doubly robust estimate needs", default=None
+    )
+    k: int = argument("cutoff of the ranking metrics", default=5, value="N")
+    label_threshold: float | None = argument(
+        "ratings of at least this are positive; null takes ratings as they are",
+        default=3.0,
+        value="NUMBER",
+    )
+    confidence: float = argument("of the intervals", default=0.95, value="NUMBER")
+    user: str = argument("name of the user column", default="user")
+    item: str = argument("name of the item column", default="item")
+    rating: str = argument("name of the rating column of the log", default="rating")
+    score: str = argument("name of the score column of the scores", default="score")
+    propensity: str = argument("name of the propensity column of the log", default="propensity")
 
 
-def run(argv: list[str]) -> None:
+COMMAND = Command(
+    "evaluate",
+    "Metrics of a file of scores, corrected for the bias of a log by its propensities",
+    Settings,
+    ("log=FILE scores=FILE [key=value ...]",),
+    notes=("Files are CSV (.csv .tsv .txt, also .gz) or Parquet.",),
+    module="upo.counterfactual",
+)
+
+
+def main(words: Sequence[str]) -> None:
     """Read both files, estimate, print and write."""
-    given = parse(Settings, argv, USAGE)
+    given, _ = COMMAND.parse(words)
     ids = [given.user, given.item]
     imputed = [] if given.imputed is None else [given.imputed]
     found = evaluate(
         read_whole(given.log, "log", ids, [given.rating, given.propensity]),
         read_whole(given.scores, "scores", ids, [given.score, *imputed]),
         given.propensity,
-        metrics=given.metrics.split(","),
+        metrics=list(given.metrics),
         k=given.k,
-        estimator=given.estimator.split(","),
+        estimator=list(given.estimator),
         imputed=given.imputed,
         label_threshold=given.label_threshold,
         user=given.user,
@@ -78,4 +84,5 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sentences(lambda: run(sys.argv[1:]))
+    quiet()
+    command(lambda: main(sys.argv[1:]))

@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from upo.core.console import quiet, sentences
+from upo.core.arguments import Command, argument, unknown
+from upo.core.console import command, quiet
 from upo.core.files import write_atomically
 from upo.errors import InputError
 from upo.report.figures import every_figure
@@ -13,31 +15,42 @@ from upo.report.render import csv_text, latex_text, markdown_text
 from upo.report.summary import tables
 
 FORMATS = ("md", "csv", "tex")
-USAGE = "python -m upo.report RUNS... [out=FOLDER] [formats=md,csv,tex]"
 
 
-def report(arguments: Sequence[str]) -> int:
+@dataclass(frozen=True)
+class Settings:
+    """What the command line takes beside the runs."""
+
+    out: Path = argument("gets the tables and the figures", default=Path("report"), value="FOLDER")
+    formats: tuple[str, ...] = argument(
+        "of the tables", default=FORMATS, value="A,B", choices=FORMATS
+    )
+
+
+COMMAND = Command(
+    "report",
+    "Tables and figures of finished runs",
+    Settings,
+    ("RUNS... [out=FOLDER] [formats=md,csv,tex]",),
+    rest="RUNS are run folders, multirun or benchmark folders, or CSV files of results.",
+)
+
+
+def main(words: Sequence[str]) -> int:
     """Gather finished runs and write their tables and figures.
 
     Raises:
         InputError: If an argument is wrong, no finished run is found, or one is damaged.
     """
-    options = {"out": "report", "formats": ",".join(FORMATS)}
-    runs = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if equals and key in options:
-            options[key] = value
-        else:
-            runs.append(argument)
-    formats = [name.strip() for name in options["formats"].strip("[]").split(",")]
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise InputError(f"formats={options['formats']}: {unknown[0]!r} is none of {FORMATS}.")
+    given, runs = COMMAND.parse(words)
+    for word in runs:
+        key, equals, _ = word.partition("=")
+        if ((equals and key.isidentifier()) or word.startswith("-")) and not Path(word).exists():
+            raise unknown(word, ["out", "formats"], "upo report")
     if not runs:
-        raise InputError(f"No runs were named; use {USAGE}.")
+        raise InputError(f"No runs were named; write upo report {COMMAND.usage[0]}.")
     frame = gather(runs)
-    out = Path(options["out"])
+    out, formats = given.out, given.formats
     summaries = tables(frame)
     text = markdown_text(summaries)
     written = []
@@ -56,4 +69,4 @@ def report(arguments: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     quiet()
-    raise SystemExit(sentences(lambda: report(sys.argv[1:])))
+    command(lambda: main(sys.argv[1:]))

@@ -1,11 +1,12 @@
 """The schema of ``conf/train.yaml`` and the checks that need more than one key."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig
 
+from upo.core.arguments import nearest
 from upo.errors import InputError
 
 
@@ -43,8 +44,14 @@ def check(config: DictConfig) -> None:
     """Check rules across keys, before any data is read.
 
     Raises:
-        InputError: If a stage is missing or a network has no learner to use it.
+        InputError: If a key is unknown, a stage is missing, or a network has no learner to use it.
     """
+    known = [each.name for each in fields(Train)]
+    for key in map(str, config):
+        if key not in known:  # a plus lets Hydra take any
+            near = nearest(key, known)
+            meant = f"did you mean {near}? K" if near else "k"
+            raise InputError(f"{key} is no setting of a run; {meant}nown are {', '.join(known)}.")
     estimator = config.estimator
     stages = {name: node for name, node in estimator.stages.items() if node is not None}
     if not any(node.module == "debiasing" for node in stages.values()):

@@ -15,6 +15,7 @@ from torch import Tensor
 from upo.core.memory import freed_memory_kept
 from upo.core.seeds import parse_seeds
 from upo.data.datamodule import RatingDataModule
+from upo.errors import InputError, UnfinishedError
 from upo.evaluation.diagnostics import Diagnosis, Diagnostics, parse_definitions
 from upo.evaluation.mar import MarSet
 from upo.evaluation.protocols import Protocol
@@ -24,8 +25,17 @@ from upo.runs.assembly import build_estimator, build_stage
 from upo.runs.config import check
 from upo.training.callbacks import History, ReplicaSelection, StageProgress
 from upo.training.checkpoint import StageCheckpoint
+from upo.training.settings import time_limit, trial_steps
 from upo.training.stage import StageModule
-from upo.training.trainer import make_trainer, switch
+from upo.training.trainer import (
+    OwnSignals,
+    TimeLimit,
+    companions,
+    fit,
+    make_trainer,
+    settle,
+    switch,
+)
 
 
 @dataclass
@@ -82,11 +92,27 @@ class Experiment:
         progress: bool = True,
     ) -> None:
         check(config)
+        settle(config.trainer)
         self.config, self.folder, self.progress = config, folder, progress
         self.seeds = parse_seeds(config.seeds) if seeds is None else seeds
         self.protocol: Protocol = instantiate(config.protocol)
         self.datamodule = instantiate(config.dataset) if datamodule is None else datamodule
+        self.trial_steps = trial_steps(config.trainer)
+        self.limit = time_limit(config.trainer)
+        if self.limit is not None and folder is None:
+            raise InputError(
+                "trainer.max_time stops a run so that it can be resumed from its folder, and this "
+                "one has none; leave it out."
+            )
 
+    @property
+    def label(self) -> str:
+        """What results say of how they came about."""
+        if not self.trial_steps:
+            return self.protocol.label
+        return f"{self.protocol.label} (trial of {self.trial_steps} steps: fast_dev_run)"
+
+    @companions()
     def run(self, *, loggers: Sequence[Logger] = (), measure: bool = True) -> RunResult:
         """Train every stage and measure the result.
 
@@ -113,8 +139,9 @@ class Experiment:
             for name, plan in config.stages.items()
             if plan is not None  # removed by a schedule
         ]
+        deadline = None if self.limit is None else time.monotonic() + self.limit
         with freed_memory_kept():
-            stages = [self._fit(module, loggers) for module in modules]
+            stages = [self._fit(module, loggers, deadline) for module in modules]
         estimator.eval()
         diagnosis = None
         with torch.no_grad():
@@ -138,22 +165,30 @@ class Experiment:
             seconds=sum(stage.seconds for stage in stages),
         )
 
-    def _fit(self, module: StageModule, loggers: Sequence[Logger]) -> StageResult:
+    def _fit(
+        self, module: StageModule, loggers: Sequence[Logger], deadline: float | None
+    ) -> StageResult:
         history, selection = History(), ReplicaSelection(module.plan.patience)
-        callbacks: list[L.Callback] = [selection, history]
+        callbacks: list[L.Callback] = [selection, history, OwnSignals()]
         if self.progress:
             callbacks.append(StageProgress())
         checkpoint = None
         done, seconds = False, 0.0
-        if self.folder is not None:
+        if self.folder is not None and not self.trial_steps:  # a trial is never finished
             path = self.folder / "checkpoints" / f"{module.stage}.pt"
             checkpoint = StageCheckpoint(path, selection, history)
             callbacks.append(checkpoint)
             if self.config.resume:
                 done, seconds = checkpoint.resume(module)
         epochs = 0 if done else module.plan.epochs - module.first_epoch
+        if self.trial_steps:
+            epochs, module.steps_per_epoch = 1, min(module.steps_per_epoch, self.trial_steps)
         if selection.exhausted(module.first_epoch - 1):
             epochs = 0
+        limit = None
+        if deadline is not None:
+            limit = TimeLimit(deadline)
+            callbacks.append(limit)  # after the checkpoint
         start = time.perf_counter()
         trainer = make_trainer(
             self.config.trainer,
@@ -163,7 +198,13 @@ class Experiment:
             enable_checkpointing=False,
             enable_progress_bar=self.progress,
         )
-        trainer.fit(module)  # with no epoch left, only moves everything to its device
+        fit(trainer, module)  # with no epoch left, only moves everything to its device
+        if limit is not None and limit.reached and not self._complete(module, selection, history):
+            raise UnfinishedError(
+                f"trainer.max_time={self.config.trainer.max_time} was over after epoch "
+                f"{history.epochs[-1] + 1} of {module.plan.epochs} of stage {module.stage!r}; "
+                f"resume={self.folder} goes on from there."
+            )
         if not done:
             selection.restore(module.estimator.networks)
             seconds = time.perf_counter() - start
@@ -180,3 +221,8 @@ class Experiment:
             steps_per_epoch=module.steps_per_epoch,
             seconds=seconds,
         )
+
+    @staticmethod
+    def _complete(module: StageModule, selection: ReplicaSelection, history: History) -> bool:
+        last = history.epochs[-1]
+        return last + 1 >= module.plan.epochs or selection.exhausted(last)

@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from upo.core.files import write_atomically
 from upo.runs.results import Row
+from upo.training.settings import trial_steps
 
 NAME = "config.yaml"  # the resolved configuration, written after everything else
 
@@ -34,5 +35,7 @@ def begin(folder: Path) -> None:
 
 
 def finish(folder: Path, config: DictConfig) -> None:
-    """Note that the run of this configuration is complete."""
+    """Note that the run of this configuration is complete; a trial never is."""
+    if trial_steps(config.trainer):
+        return
     write_atomically(folder / NAME, OmegaConf.to_yaml(config, resolve=True))

@@ -66,7 +66,7 @@ def result_rows(result: RunResult, experiment: Experiment) -> list[Row]:
         row: Row = {
             "dataset": experiment.datamodule.name,
             "estimator": experiment.config.estimator.name,
-            "protocol": experiment.protocol.label,
+            "protocol": experiment.label,
             "seed": seed,
         }
         row |= {name: float(values[r]) for name, values in result.metrics.items()}
@@ -90,7 +90,11 @@ def _write(
     write_summary(
         folder / "summary.json",
         rows,
-        {"test_selected": experiment.protocol.test_selected, "folder": folder.name},
+        {
+            "test_selected": experiment.protocol.test_selected,
+            "folder": folder.name,
+            **({"fast_dev_run": experiment.trial_steps} if experiment.trial_steps else {}),
+        },
     )
     drawn = {}
     if experiment.config.figures:
