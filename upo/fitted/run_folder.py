@@ -18,6 +18,7 @@ from upo.fitted.model import Fitted, load
 from upo.fitted.settings import resolved
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator
+from upo.runs.config import scheduled
 from upo.tables.numbering import Ids
 from upo.training.checkpoint import load_checked
 
@@ -121,7 +122,7 @@ def _check_trust(config: DictConfig, folder: Path) -> None:
 
 def _last_state(config: DictConfig, folder: Path) -> dict[str, Any]:
     """The checkpoint of the last stage, with all that the stages before it left."""
-    stages = [str(name) for name, plan in config.estimator.stages.items() if plan is not None]
+    stages = scheduled(config.estimator)
     for stage in stages:
         path = folder / "checkpoints" / f"{stage}.pt"
         state = load_checked(path) if path.is_file() else {"done": False}

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from upo.errors import InputError
@@ -37,7 +37,7 @@ def build_estimator(config: DictConfig, space: PairSpace) -> Estimator:
     if "prediction" not in config.networks:
         raise InputError(f"estimator.networks of {config.name} lacks 'prediction'.")
     networks = {
-        str(role): instantiate(node)(space.sizes, purpose=str(role))
+        str(role): instantiate(_unfinished(node))(space.sizes, purpose=str(role))
         for role, node in config.networks.items()
     }
     parts = {
@@ -79,7 +79,7 @@ def build_stage(
                 f"estimator.stages.{name} names learner {player!r}; estimator.learners defines "
                 f"{list(config.learners)}."
             )
-        learners[player] = _bare(instantiate(config.learners[player])(estimator))
+        learners[player] = _bare(instantiate(_unfinished(config.learners[player]))(estimator))
     stage: dict[str, Any] = {
         "estimator": estimator,
         "learners": learners,
@@ -90,6 +90,34 @@ def build_stage(
     if module == "debiasing":
         stage["protocol"] = protocol
     return MODULES[module](**stage)
+
+
+def _unfinished(node: DictConfig) -> dict[str, Any]:
+    """Settings of a network or learner, marked with what is made in part (Hydra's ``_partial_``).
+
+    That is the network or learner itself, which gets its sizes or networks later, an optimiser,
+    which gets its parameters, and every function, which is passed and not called. A file may say
+    otherwise with a ``_partial_`` of its own.
+    """
+    settings: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
+    _mark_functions(settings)
+    return {"_partial_": True} | settings
+
+
+def _mark_functions(tree: Any) -> None:
+    for key, inner in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        if not isinstance(inner, dict | list):
+            continue
+        _mark_functions(inner)
+        if "_target_" in inner and (key == "optimizer" or _is_function(inner["_target_"])):
+            inner.setdefault("_partial_", True)
+
+
+def _is_function(target: str) -> bool:
+    try:
+        return not isinstance(get_object(target), type)
+    except Exception:  # of whatever the name imports; making the object says what is wrong
+        return False
 
 
 def _bare(part: Any) -> Any:

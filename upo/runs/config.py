@@ -40,6 +40,35 @@ class Train:
 ConfigStore.instance().store(name="schema", node=Train)
 
 
+PHASES = ("first", "then", "last")  # of the propensity, of the prediction, of a variant
+
+
+def scheduled(estimator: DictConfig) -> list[str]:
+    """Names of the stages in the order in which they run; those that are null are left out.
+
+    The order is that of ``schedule.first``, ``then`` and ``last``. Runs of before there was a
+    schedule have the order of their keys.
+
+    Args:
+        estimator: ``cfg.estimator``.
+
+    Raises:
+        InputError: If the schedule and the stages name different ones.
+    """
+    plans = [str(name) for name, plan in estimator.stages.items() if plan is not None]
+    schedule = estimator.get("schedule")
+    if schedule is None:
+        return plans
+    named = [str(name) for phase in PHASES for name in schedule.get(phase) or []]
+    unknown = [name for name in named if name not in estimator.stages]
+    if unknown or len(set(named)) < len(named) or not set(plans) <= set(named):
+        raise InputError(
+            f"estimator.schedule of {estimator.name} runs {named}, estimator.stages defines "
+            f"{list(estimator.stages)}; name each stage once, in schedule.first, then or last."
+        )
+    return [name for name in named if name in plans]
+
+
 def check(config: DictConfig) -> None:
     """Check rules across keys, before any data is read.
 
@@ -53,8 +82,7 @@ def check(config: DictConfig) -> None:
             meant = f"did you mean {near}? K" if near else "k"
             raise InputError(f"{key} is no setting of a run; {meant}nown are {', '.join(known)}.")
     estimator = config.estimator
-    stages = {name: node for name, node in estimator.stages.items() if node is not None}
-    if not any(node.module == "debiasing" for node in stages.values()):
+    if not any(estimator.stages[name].module == "debiasing" for name in scheduled(estimator)):
         raise InputError(
             f"estimator {estimator.name} has no debiasing stage; estimator.stages needs one whose "
             "module is 'debiasing'."

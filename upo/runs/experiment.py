@@ -22,7 +22,7 @@ from upo.evaluation.protocols import Protocol
 from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator, build_stage
-from upo.runs.config import check
+from upo.runs.config import check, scheduled
 from upo.training.callbacks import History, ReplicaSelection, StageProgress
 from upo.training.checkpoint import StageCheckpoint
 from upo.training.settings import time_limit, trial_steps
@@ -128,7 +128,7 @@ class Experiment:
         estimator = build_estimator(config, space)
         modules = [
             build_stage(
-                str(name),
+                name,
                 config,
                 estimator,
                 self.protocol,
@@ -136,8 +136,7 @@ class Experiment:
                 replay=switch("trainer.replay", self.config.trainer.get("replay", "auto")),
                 compiled=switch("compile", self.config.compile),
             )
-            for name, plan in config.stages.items()
-            if plan is not None  # removed by a schedule
+            for name in scheduled(config)
         ]
         deadline = None if self.limit is None else time.monotonic() + self.limit
         with freed_memory_kept():
