@@ -1,7 +1,5 @@
 """Train and measure one debiased recommender: ``python train.py dataset=coat estimator=upo_dr``."""
 
-from pathlib import Path
-
 from upo.core.console import command
 
 
@@ -9,7 +7,7 @@ def train() -> None:
     """``upo train`` with the configuration of this checkout."""
     from upo.cli import main  # not before a signal would find its handler
 
-    main(str(Path(__file__).resolve().parent / "conf"))
+    main()
 
 
 if __name__ == "__main__":

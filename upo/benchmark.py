@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from tqdm.auto import tqdm
 
@@ -20,17 +19,11 @@ from upo.core.console import advice, command, quiet
 from upo.core.files import write_atomically
 from upo.errors import InputError
 from upo.report.table import markdown
+from upo.runs.compose import choices, composed
 from upo.runs.finished import begin, finish, finished
 from upo.runs.folder import run
 from upo.runs.overrides import ABOUT_OVERRIDES, settings_of_runs
 from upo.runs.results import Row, write_rows
-
-CONF = Path(__file__).resolve().parent.parent / "conf"
-
-
-def all_estimators() -> list[str]:
-    """Names of every estimator in ``conf/estimator``."""
-    return sorted(path.stem for path in (CONF / "estimator").glob("*.yaml"))
 
 
 @dataclass(frozen=True)
@@ -70,8 +63,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], Path, list[str
         InputError: If an estimator is unknown or none is named.
     """
     given, rest = COMMAND.parse(arguments)
-    overrides = settings_of_runs(rest, CONF, "benchmark", _OURS)
-    known = all_estimators()
+    overrides = settings_of_runs(rest, "benchmark", _OURS)
+    known = choices("estimator", overrides)
     chosen = known if given.estimators == ("all",) else list(dict.fromkeys(given.estimators))
     missing = [name for name in chosen if name not in known]
     if missing:
@@ -86,11 +79,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], Path, list[str
 
 def compose_run(estimator: str, overrides: Sequence[str]) -> DictConfig:
     """Configuration of one row."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(
-            "train",
-            overrides=["logger=none", "figures=false", *overrides, f"estimator={estimator}"],
-        )
+    return composed(["logger=none", "figures=false", *overrides, f"estimator={estimator}"])
 
 
 def benchmark(arguments: Sequence[str]) -> int:

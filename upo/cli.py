@@ -1,7 +1,6 @@
 """``upo train`` and ``train.py``: compose, run, write, print."""
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from upo.core.console import advice, first_process, quiet, say, sentences
 from upo.errors import InputError
+from upo.runs.compose import check_choices, composed, conf_dir, search_path
 from upo.runs.finished import begin, finish, finished
 from upo.runs.folder import run
 from upo.runs.overrides import prepared, train_help
@@ -37,7 +37,7 @@ def _task(config: DictConfig, folder: Path) -> float:
     if config.compare_with is not None:  # composed first: what is wrong with it shows at once
         given = [o for o in active.overrides.task if not o.startswith(("compare_with=", "resume="))]
         overrides = [*given, "compare_with=null", "logger=none", f"estimator={config.compare_with}"]
-        other = hydra.compose("train", overrides=overrides)
+        other = composed([*search_path(active.overrides.hydra), *overrides])
     rows = _kept(config, folder) if config.keep else run(config, folder)
     if other is not None:
         others = run(other, folder / str(config.compare_with))
@@ -84,39 +84,33 @@ def _take_up(argv: list[str]) -> None:
     overrides: Any = OmegaConf.to_container(OmegaConf.load(saved))
     if not isinstance(overrides, list):  # killed before the first start had written it
         raise InputError(f"resume={given[0]}: {saved} is empty or damaged; run anew.")
-    before = [str(o) for o in overrides if not str(o).startswith("resume=")]
+    hydras = OmegaConf.load(saved.with_name("hydra.yaml")).hydra.overrides.hydra
+    before = [
+        *search_path(hydras),
+        *(str(o) for o in overrides if not str(o).startswith("resume=")),
+    ]
     now = [a for a in argv[1:] if not a.startswith(("resume=", "hydra.run.dir="))]
     quoted = str(folder).replace("'", "\\'")
     argv[1:] = [*before, *now, f"resume='{quoted}'", f"hydra.run.dir='{quoted}'"]
     argv.append("hydra.output_subdir=null")  # the record of the first start stays as it is
 
 
-def _check_choices(argv: list[str], conf: Path) -> None:
-    """Refuse names that a configuration group does not have, which Hydra answers at length.
-
-    Raises:
-        InputError: If there is one.
-    """
-    for word in argv[1:]:
-        group, equals, value = word.partition("=")
-        names = value.split(",")
-        if not (equals and (conf / group).is_dir() and group.isidentifier()):
-            continue
-        known = sorted(path.stem for path in (conf / group).glob("*.yaml"))
-        for name in names:
-            if re.fullmatch(r"[\w.-]+", name) and name not in (*known, "null"):
-                raise InputError(f"{group}={name} is unknown; known are {', '.join(known)}.")
+def _check_choices(argv: list[str]) -> None:
+    """Refuse unknown names at once; Hydra would at the first run that has one, and at length."""
+    if not any(word.startswith(("--config", "-c")) for word in argv[1:]):
+        check_choices(
+            [word for word in argv[1:] if "=" in word and not word.startswith(("-", "~"))]
+        )
 
 
-def _note_once(argv: list[str], conf: Path) -> None:
+def _note_once(argv: list[str]) -> None:
     """Let the first process alone write Hydra's record and log of a run."""
     numbers = (os.environ.get(k, "0") for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))
     if all(number == "0" for number in numbers):
         return
     words = [word for word in argv[1:] if not word.startswith(("-", "hydra.", "hydra/"))]
     try:  # a number counts only in a run of several processes
-        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-            second = place(hydra.compose("train", overrides=words).trainer) > 0
+        second = place(composed([*search_path(argv), *words]).trainer) > 0
     except (HydraException, OmegaConfBaseException, InputError):
         return  # said again, as a sentence, when the run is composed
     if second:
@@ -125,37 +119,30 @@ def _note_once(argv: list[str], conf: Path) -> None:
 
 def train(words: Sequence[str]) -> None:
     """``upo train``, with the configuration that comes with the package."""
-    from upo.benchmark import CONF
-
-    run_train(words, CONF, called="train")
+    run_train(words, called="train")
 
 
-def main(config_path: str) -> None:
-    """``train.py``: the words of ``sys.argv``, a sentence for what is wrong with them.
-
-    Args:
-        config_path: Absolute path of the configuration folder.
-    """
-    sentences(lambda: run_train(sys.argv[1:], Path(config_path)))
+def main() -> None:
+    """``train.py``: the words of ``sys.argv``, a sentence for what is wrong with them."""
+    sentences(lambda: run_train(sys.argv[1:]))
 
 
-def run_train(words: Sequence[str], conf: Path, *, called: str = "") -> None:
+def run_train(words: Sequence[str], *, called: str = "") -> None:
     """Compose and run what the words say.
 
     Args:
         words: Overrides and Hydra's flags.
-        conf: Absolute path of the configuration folder.
         called: Word that names this command in ``sys.argv``, for processes started from it.
     """
     if any(word in ("--help", "-h") for word in words):
-        sys.stdout.write(train_help(conf))
+        sys.stdout.write(train_help())
         return
     quiet()
     program = sys.argv[0]
-    argv = [program, *prepared(words, conf)]
+    argv = [program, *prepared(words)]
     _take_up(argv)
-    _check_choices(argv, conf)
-    _note_once(argv, conf)
+    _check_choices(argv)
+    _note_once(argv)
     sys.argv = argv
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come to us, not to a traceback
     again = [program, *([called] if called else []), *argv[1:]]
@@ -165,4 +152,4 @@ def run_train(words: Sequence[str], conf: Path, *, called: str = "") -> None:
         sys.argv = again  # which Lightning calls for further processes
         return sentences(lambda: task(config))
 
-    hydra.main(version_base="1.3", config_path=str(conf), config_name="train")(job)()
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()

@@ -2,8 +2,9 @@
 
 Optuna proposes trials in batches; a batch rides on the replica axis of one run, so it costs little
 more than one trial. Trials are judged by the protocol's own selection metric at their best epoch,
-never by the test set unless the protocol says so. The winner is written to ``conf/tuned``, from
-where the same protocol, dataset and estimator pick it up.
+never by the test set unless the protocol says so. The winner is written to ``tuned/`` in the user's
+configuration folder (``UPO_CONFIG_DIR``), which runs of the same protocol, dataset and estimator
+look up before the values that come with upo.
 """
 
 import sys
@@ -13,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, FloatDistribution
 from tqdm.auto import tqdm
 
-from upo.benchmark import CONF
 from upo.core.arguments import Command, argument
 from upo.core.console import command, quiet
 from upo.core.files import write_atomically
 from upo.errors import InputError
+from upo.runs.compose import choices, chosen, composed, search_path, user_dir
 from upo.runs.experiment import Experiment
 from upo.runs.overrides import ABOUT_OVERRIDES, settings_of_runs
 
@@ -80,9 +80,9 @@ def tune(arguments: Sequence[str]) -> Path:
         InputError: If the search does not exist or nothing is left to search.
     """
     given, rest = COMMAND.parse(arguments)
-    overrides = settings_of_runs(rest, CONF, "tune", _OURS)
-    search = _search(given)
-    base = _compose([*overrides, *QUIET])
+    overrides = settings_of_runs(rest, "tune", _OURS)
+    search = _search(given, overrides)
+    base = composed([*overrides, *QUIET])
     taken = {o.split("=", 1)[0].lstrip("+") for o in overrides}
     keys = {key: v for key, v in search.space.items() if _has(base, str(key)) and key not in taken}
     fixed = {key: v for key, v in search.fixed.items() if _has(base, str(key)) and key not in taken}
@@ -108,28 +108,21 @@ def tune(arguments: Sequence[str]) -> Path:
     return _write(study, base, given.out, len(study.trials))
 
 
-def _search(given: Settings) -> DictConfig:
-    path = CONF / "search" / f"{given.search}.yaml"
-    if not path.is_file():
-        known = sorted(p.stem for p in path.parent.glob("*.yaml"))
-        raise InputError(f"search={given.search} is not one of {', '.join(known)}.")
+def _search(given: Settings, overrides: Sequence[str]) -> DictConfig:
+    chosen("search", given.search, choices("search", overrides))
+    found = composed(search_path(overrides), f"search/{given.search}").search
     counts = {key: getattr(given, key) for key in ("trials", "batch")}
     wrong = [key for key, count in counts.items() if count is not None and count < 1]
     if wrong:
         raise InputError(f"{wrong[0]} must be at least 1, got {counts[wrong[0]]}; try 16.")
     changed = {key: count for key, count in counts.items() if count is not None}
-    merged = OmegaConf.merge(OmegaConf.load(path), changed)
+    merged = OmegaConf.merge(found, changed)
     assert isinstance(merged, DictConfig)  # the file is a mapping
     return merged
 
 
 def _has(config: DictConfig, key: str) -> bool:
     return OmegaConf.select(config, key) is not None
-
-
-def _compose(overrides: Sequence[str]) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides=list(overrides))
 
 
 def _judge(
@@ -139,7 +132,7 @@ def _judge(
     seeds: int,
 ) -> list[float]:
     """Selection value of each trial, lower is better, mean over its seeds."""
-    config = _compose([*overrides, *QUIET])
+    config = composed([*overrides, *QUIET])
     for key, value in fixed.items():
         OmegaConf.update(config, str(key), value)
     for key in trials[0]:
@@ -159,7 +152,7 @@ def _write(study: optuna.Study, base: DictConfig, out: Path | None, trials: int)
     for key, value in values.items():
         OmegaConf.update(tree, str(key), value)
     protocol = str(base.protocol.name)
-    folder = out if out is not None else CONF / "tuned"
+    folder = out if out is not None else user_dir() / "tuned"
     path = folder / protocol / str(base.dataset.name) / f"{base.estimator.name}.yaml"
     head = (
         "# @package _global_\n"

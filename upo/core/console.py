@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from upo.errors import InputError, UnfinishedError
@@ -95,6 +95,11 @@ def cause(error: BaseException) -> BaseException:
     while cause is not None:
         if isinstance(cause, InputError):
             found = cause
+        if isinstance(cause, MissingConfigException) and cause.options:
+            group, _, name = str(cause.missing_cfg_file).rpartition("/")
+            found = InputError(
+                f"{group}={name} is unknown; known are {', '.join(sorted(cause.options))}."
+            )
         cause = cause.__cause__
     return found
 

@@ -7,20 +7,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from upo.benchmark import CONF, all_estimators
 from upo.core.console import cause, quiet
 from upo.errors import InputError
+from upo.runs.compose import choices, chosen, composed
 
 # chosen by name, as in train.py
-GROUPS = ("propensity", "protocol", "trainer", "experiment", "beta", "variant")
+GROUPS = (
+    *("backbone", "objective", "imputation", "propensity", "variant"),
+    *("protocol", "trainer", "experiment"),
+)
 ARGUMENTS = {
     "dataset.train": "train",
     "dataset.test": "test",
@@ -51,16 +52,13 @@ def composed_run(estimator: str | None, settings: Mapping[str, Any]) -> DictConf
     Raises:
         InputError: If a setting is unknown or of the wrong type.
     """
-    if not CONF.is_dir():
-        raise InputError(f"{CONF} is missing; install upo from its repository: pip install -e .")
-    choices = ["logger=none", "figures=false", "dataset=table", "dataset.train=memory"]
+    words = ["logger=none", "figures=false", "dataset=table", "dataset.train=memory"]
     if estimator is not None:
-        choices.append(_choice("estimator", estimator, all_estimators()))
+        words.append(chosen("estimator", estimator, choices("estimator")))
     values = {}
     for key, value in settings.items():
         if key in GROUPS:
-            known = sorted(path.stem for path in (CONF / key).glob("*.yaml"))
-            choices.append(_choice(key, value, known))
+            words.append(chosen(key, value, choices(key)))
         elif key in ARGUMENTS:
             raise InputError(f"{key} is not an override here; give the argument {ARGUMENTS[key]}=.")
         elif key in ("seeds", "compile") or key.startswith(
@@ -73,25 +71,8 @@ def composed_run(estimator: str | None, settings: Mapping[str, Any]) -> DictConf
                 "dotted keys such as estimator.weighting.p_min, as **{'dotted.key': value}."
             )
     with as_library():
-        _check_known(_composed(choices), settings, list(values))
-        return _composed([*choices, *(f"{key}={value}" for key, value in values.items())])
-
-
-def _composed(overrides: list[str]) -> DictConfig:
-    """Compose, whether or not the caller is a Hydra application itself."""
-    outer = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("train", overrides=overrides)
-    finally:
-        GlobalHydra.instance().hydra = outer
-
-
-def _choice(group: str, value: Any, known: list[str]) -> str:
-    if value not in known:
-        raise InputError(f"{group}={value!r} is unknown; known are {', '.join(known)}.")
-    return f"{group}={value}"
+        _check_known(composed(words), settings, list(values))
+        return composed([*words, *(f"{key}={value}" for key, value in values.items())])
 
 
 def _check_known(config: DictConfig, settings: Mapping[str, Any], keys: list[str]) -> None:

@@ -140,9 +140,23 @@ class Estimator(nn.Module):
         """Note that a network changed: what batches remember of it is stale."""
         self._steps[role] += 1
 
+    def network(self, role: str) -> nn.Module:
+        """The network of a role.
+
+        Raises:
+            InputError: If the method has none: its parts do not fit each other.
+        """
+        if role not in self.networks:
+            raise InputError(
+                f"A part of this estimator needs the network {role!r}, but it has only "
+                f"{', '.join(self.networks)}; choose a part that brings one, such as imputation=jl "
+                "or propensity=ensemble."
+            )
+        return self.networks[role]
+
     def _stamp(self, role: str) -> int:
         """Grows whenever a network, or one that it is derived from, takes a step."""
-        network = self.networks[role]
+        network = self.network(role)
         sources = network.sources if isinstance(network, Derived) else ()
         return self._steps[role] + sum(self._stamp(source) for source in sources)
 
@@ -159,13 +173,13 @@ class Estimator(nn.Module):
 
     def logit(self, role: str, pairs: Pairs) -> Tensor:  # [R, B]
         """Logits of a network on a batch, with the graph to its parameters."""
-        network = self.networks[role]
+        network = self.network(role)
         inputs = (self, pairs) if isinstance(network, Derived) else (pairs.users, pairs.items)
         return self._remember(pairs, role, "logit", lambda: network(*inputs))
 
     def features(self, role: str, pairs: Pairs) -> Tensor:  # [R, B, width]
         """Frozen representation of the pairs in a network."""
-        network = self.networks[role]
+        network = self.network(role)
 
         @torch.no_grad()
         def compute() -> Tensor:

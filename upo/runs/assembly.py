@@ -105,11 +105,12 @@ def _unfinished(node: DictConfig) -> dict[str, Any]:
 
 
 def _mark_functions(tree: Any) -> None:
+    """Mark optimisers and functions at any depth below."""
     for key, inner in tree.items() if isinstance(tree, dict) else enumerate(tree):
-        if not isinstance(inner, dict | list):
-            continue
-        _mark_functions(inner)
-        if "_target_" in inner and (key == "optimizer" or _is_function(inner["_target_"])):
+        if isinstance(inner, dict | list):
+            _mark_functions(inner)
+        target = inner.get("_target_") if isinstance(inner, dict) else None
+        if target is not None and (key == "optimizer" or _is_function(target)):
             inner.setdefault("_partial_", True)
 
 

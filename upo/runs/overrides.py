@@ -4,7 +4,6 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,6 +13,7 @@ from omegaconf import OmegaConf
 
 from upo.core.arguments import nearest, table
 from upo.errors import InputError
+from upo.runs.compose import choices, conf_dir
 from upo.runs.config import Train
 from upo.training.settings import OURS, PASSED, refuse_key
 
@@ -53,12 +53,11 @@ ABOUT_OVERRIDES = (
 )
 
 
-def prepared(words: Sequence[str], conf: Path) -> list[str]:
+def prepared(words: Sequence[str]) -> list[str]:
     """The words as Hydra takes them.
 
     Args:
         words: Overrides, and Hydra's own flags, which stay as they are.
-        conf: The configuration folder.
 
     Raises:
         InputError: If a word has no key or an unknown one, or its text needs quotes.
@@ -68,13 +67,13 @@ def prepared(words: Sequence[str], conf: Path) -> list[str]:
         if word.startswith(("-", "~")) or before in _FLAGS:
             kept: str | None = word
         else:
-            kept = _prepared(word, conf)
+            kept = _prepared(word)
         found += [] if kept is None else [kept]
         before = word
     return found
 
 
-def _prepared(word: str, conf: Path) -> str | None:
+def _prepared(word: str) -> str | None:
     key, equals, value = word.partition("=")
     name = key.lstrip("+")
     if not equals:
@@ -82,13 +81,13 @@ def _prepared(word: str, conf: Path) -> str | None:
             f"{word!r} is not understood; write key=value, for example dataset=coat (--help lists "
             "the keys)."
         )
-    if value.strip() in ("null", "None") and (conf / name).is_dir():
-        return _without_choice(name, conf)
-    _check_key(key, conf)
+    if value.strip() in ("null", "None") and _is_group(name):
+        return _without_choice(name)
+    _check_key(key)
     if name.startswith("trainer."):
         last = name.removeprefix("trainer.").partition(".")[0]
         refuse_key(last)
-        standing = OmegaConf.load(conf / "trainer" / "default.yaml")
+        standing = OmegaConf.load(conf_dir() / "trainer" / "default.yaml")
         if not key.startswith("+") and last not in standing:
             word = f"++{word}"
     try:
@@ -102,14 +101,11 @@ def _prepared(word: str, conf: Path) -> str | None:
     return word
 
 
-def settings_of_runs(
-    words: Sequence[str], conf: Path, command: str, ours: Mapping[str, str]
-) -> list[str]:
+def settings_of_runs(words: Sequence[str], command: str, ours: Mapping[str, str]) -> list[str]:
     """Words for the runs that a command makes, less what it decides itself.
 
     Args:
         words: What its own keys have left.
-        conf: The configuration folder.
         command: Its name after ``upo``.
         ours: Settings that it decides, and what to do instead.
 
@@ -124,44 +120,42 @@ def settings_of_runs(
             raise InputError(f"upo {command} takes no {word}; --help lists what it takes.")
         if equals and name in ours and (name, value) != ("logger", "none"):
             raise InputError(f"{word} is not for upo {command}: {ours[name]}; leave it out.")
-    return prepared(words, conf)
+    return prepared(words)
 
 
-def _without_choice(group: str, conf: Path) -> str | None:
+def _without_choice(group: str) -> str | None:
     """``group=null``, which Hydra knows only as a default: nothing to add where it is that.
 
     Raises:
         InputError: If the group must have a choice.
     """
-    if group in default_choices(conf) and default_choices(conf)[group] is None:
+    if default_choices().get(group, group) is None:
         return None
-    raise InputError(
-        f"{group}=null: a choice is needed; known are {', '.join(choices(group, conf))}."
-    )
+    raise InputError(f"{group}=null: a choice is needed; known are {', '.join(choices(group))}.")
 
 
-def _check_key(key: str, conf: Path) -> None:
+def _check_key(key: str) -> None:
     """Refuse a key without dots that no run has, also behind a plus.
 
     Raises:
         InputError: If there is no such key.
     """
     name = key.lstrip("+")
-    if not re.fullmatch(r"\w+", name) or (conf / name).is_dir():
+    if not re.fullmatch(r"\w+", name) or _is_group(name):
         return
     known = [each.name for each in fields(Train)]
     if name in known:
         return
-    groups = list(default_choices(conf))
+    groups = list(default_choices())
     near = nearest(name, [*known, *groups])
     meant = f"did you mean {near}=? K" if near else "k"
     names = dict.fromkeys([*groups, *known])
     raise InputError(f"{name}= is unknown; {meant}nown are {', '.join(names)} (--help).")
 
 
-def default_choices(conf: Path) -> dict[str, str | None]:
+def default_choices() -> dict[str, str | None]:
     """Groups of ``train.yaml`` and what is chosen by default."""
-    loaded: Any = OmegaConf.to_container(OmegaConf.load(conf / "train.yaml"))
+    loaded: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "train.yaml"))
     found = {}
     for entry in loaded["defaults"]:
         if isinstance(entry, dict):
@@ -172,19 +166,18 @@ def default_choices(conf: Path) -> dict[str, str | None]:
     return found
 
 
-def choices(group: str, conf: Path) -> list[str]:
-    """Names that a group has."""
-    return sorted(path.stem for path in (conf / group).glob("*.yaml"))
+def _is_group(name: str) -> bool:
+    return (conf_dir() / name).is_dir()
 
 
-def train_help(conf: Path, width: int = 100) -> str:
+def train_help(width: int = 100) -> str:
     """What ``upo train --help`` prints: groups with their choices, and a run's own keys."""
     groups = [
-        (f"{group}=NAME", f"{', '.join(choices(group, conf))} ({chosen or 'none'})")
-        for group, chosen in default_choices(conf).items()
+        (f"{group}=NAME", f"{', '.join(choices(group))} ({chosen or 'none'})")
+        for group, chosen in default_choices().items()
     ]
     line = re.compile(r"(\w+): (.*?)\s+# (.*)")  # train.yaml says what each of its keys means
-    text = (conf / "train.yaml").read_text(encoding="utf-8")
+    text = (conf_dir() / "train.yaml").read_text(encoding="utf-8")
     matches = (line.fullmatch(each) for each in text.splitlines())
     keys = [(f"{m[1]}=", f"{m[3]} ({m[2]})") for m in matches if m]
     trainer = [(f"trainer.{key}=", about) for key, about in {**PASSED, **OURS}.items()]
