@@ -59,7 +59,7 @@ def train(*overrides, folder=None, kill=None, quiet=True):
     if kill is not None:
         watch(folder, kill=kill)
     sys.argv = [str(ROOT / "train.py"), *overrides]
-    cli.main(str(ROOT / "conf"))
+    cli.main()
 
 
 def _as_script():
@@ -73,7 +73,7 @@ def _as_script():
     from upo import cli
 
     torch.set_num_threads(1)
-    cli.main(str(ROOT / "conf"))
+    cli.main()
 
 
 if __name__ == "__main__":

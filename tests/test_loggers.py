@@ -26,7 +26,7 @@ def train(monkeypatch, folder, logger):
     monkeypatch.chdir(ROOT)
     argv = ["train.py", *RUN, f"logger={logger}", f"hydra.run.dir={folder}"]
     monkeypatch.setattr(sys, "argv", argv)
-    cli.main(str(ROOT / "conf"))
+    cli.main()
 
 
 def test_csv(monkeypatch, tmp_path):

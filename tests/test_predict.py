@@ -35,7 +35,7 @@ def train(folder, *overrides, cwd=ROOT):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(cwd)
         patch.setattr(sys, "argv", ["train.py", *QUICK, *overrides, f"hydra.run.dir={folder}"])
-        cli.main(str(ROOT / "conf"))
+        cli.main()
     return folder
 
 

@@ -16,9 +16,9 @@ from upo.models.metric_weights import bias_weight, expected_gap, variance_weight
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
-ROWS, PUBLISHED, LEVERS = (
-    sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-    for group in ("row", "published", "lever")
+VARIANTS, PUBLISHED, ABLATIONS = (
+    sorted(path.stem for path in (CONF / "study" / group).glob("*.yaml"))
+    for group in ("variant", "published", "ablation")
 )
 
 
@@ -36,16 +36,16 @@ def settings_of(config, name):
     return estimator
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", VARIANTS)
 def test_every_row_of_the_study_composes(row):
-    config = composed("experiment=table1", f"row={row}")
+    config = composed("experiment=table1", f"study/variant={row}")
     settings = settings_of(config, row)
     assert settings["networks"]["prediction"]["dim"] == 8  # the study's own settings hold
 
 
 @pytest.mark.parametrize("row", PUBLISHED)
 def test_every_row_of_the_published_set_up_composes(row):
-    config = composed("experiment=table1_published", f"published={row}")
+    config = composed("experiment=table1_published", f"study/published={row}")
     settings = settings_of(config, row)
     assert config.diagnostics == "table1_compat"
     assert config.dataset.all_cells
@@ -67,23 +67,29 @@ def leaves(tree, path=()):
     return {key: value for part in parts for key, value in part.items()}
 
 
-@pytest.mark.parametrize("lever", LEVERS)
-def test_every_lever_changes_one_thing_of_the_game(lever):
-    base = leaves(settings_of(composed("experiment=table1", "row=upo_dr"), "upo_dr"))
-    changed = leaves(settings_of(composed("experiment=levers", f"lever={lever}"), lever))
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_every_ablation_changes_one_thing_of_the_game(ablation):
+    base = leaves(settings_of(composed("experiment=table1", "study/variant=upo_dr"), "upo_dr"))
+    changed = leaves(
+        settings_of(composed("experiment=ablations", f"study/ablation={ablation}"), ablation)
+    )
     differing = {key for key in base | changed if base.get(key) != changed.get(key)}
-    if lever == "base":
+    if ablation == "base":
         assert not differing
     else:
         assert 1 <= len(differing) <= 3  # a decay or a class comes with what goes with it
 
 
 def test_figure3_draws_both_datasets_with_the_settings_of_their_studies():
-    studies = OmegaConf.load(CONF / "experiment" / "figure3.yaml").hydra.sweeper.params.study
-    coat, films = (composed("experiment=figure3", f"study={name}") for name in studies.split(","))
+    studies = OmegaConf.load(CONF / "experiment" / "figure3.yaml").hydra.sweeper.params[
+        "study/data"
+    ]
+    coat, films = (
+        composed("experiment=figure3", f"study/data={name}") for name in studies.split(",")
+    )
     assert (coat.dataset.name, films.dataset.name) == ("coat", "ml100k")
     assert coat.estimator == composed("dataset=coat", "estimator=upo_dr").estimator
-    assert films.estimator == composed("experiment=table1", "row=upo_dr").estimator
+    assert films.estimator == composed("experiment=table1", "study/variant=upo_dr").estimator
     assert films.dataset == composed("experiment=table1", "dataset.p=0.5").dataset
 
 
@@ -91,13 +97,13 @@ def test_table1_names_every_row_and_figure1_only_rows_of_table1():
     table1, figure1 = (
         OmegaConf.load(CONF / "experiment" / f"{n}.yaml") for n in ("table1", "figure1")
     )
-    rows = set(table1.hydra.sweeper.params.row.split(","))
-    assert rows == set(ROWS)
-    assert set(figure1.hydra.sweeper.params.row.split(",")) <= rows
+    rows = set(table1.hydra.sweeper.params["study/variant"].split(","))
+    assert rows == set(VARIANTS)
+    assert set(figure1.hydra.sweeper.params["study/variant"].split(",")) <= rows
     published = OmegaConf.load(CONF / "experiment" / "table1_published.yaml").hydra.sweeper.params
-    assert published.published.split(",") == PUBLISHED
-    levers = OmegaConf.load(CONF / "experiment" / "levers.yaml").hydra.sweeper.params
-    assert sorted(levers.lever.split(",")) == LEVERS
+    assert published["study/published"].split(",") == PUBLISHED
+    ablations = OmegaConf.load(CONF / "experiment" / "ablations.yaml").hydra.sweeper.params
+    assert sorted(ablations["study/ablation"].split(",")) == ABLATIONS
 
 
 def study(tmp_path, *overrides):
@@ -105,7 +111,11 @@ def study(tmp_path, *overrides):
     command = [sys.executable, "train.py", "experiment=figure1", "dataset=semisynthetic"]
     command += ["dataset@dataset.base=synthetic", "dataset.base.n_users=40"]
     command += ["dataset.base.n_items=30", "dataset.base.density=0.3", "seeds=2", "progress=false"]
-    command += ["dataset.completion.max_epochs=3", "row=dr_jl,upo_dr", "dataset.p=0.4,0.6"]
+    command += [
+        "dataset.completion.max_epochs=3",
+        "study/variant=dr_jl,upo_dr",
+        "dataset.p=0.4,0.6",
+    ]
     command += [f"hydra.sweep.dir={tmp_path / 'runs'}", f"hydra.callbacks.report.out={tmp_path}"]
     command += [f"dataset.cache_dir={tmp_path / 'cache'}", "estimator.stages.debias.epochs=1"]
     command += ["estimator.stages.propensity.epochs=1", *overrides]

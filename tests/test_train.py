@@ -32,7 +32,7 @@ def train(monkeypatch, folder, *overrides):
     """Run ``train.py`` in this process, as a person would from the repository root."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["train.py", *overrides, f"hydra.run.dir={folder}"])
-    cli.main(str(ROOT / "conf"))
+    cli.main()
 
 
 def read(folder):
@@ -113,7 +113,11 @@ WRONG = {
     "unknown estimator": (["estimator=best"], "best"),
     "number for a name": (["dataset=5"], "dataset=5 is unknown; known are coat, "),
     "one unknown of several": (["-m", "estimator=ips,best"], "estimator=best is unknown"),
-    "number for beta": (["beta=5"], "known are auto"),
+    "number for a part": (["objective=5"], "objective=5 is unknown; known are agreement, "),
+    "unknown part": (["imputation=best"], "known are bias, calibrated"),
+    "unknown variant of a study": (["+study/variant=best"], "known are cross_entropy"),
+    "no folder to search": (["hydra.searchpath=[file:///nonexistent]"], "file:///nonexistent"),
+    "parts that do not fit": (["imputation=none"], "choose a part that brings one"),
     "compile": (["compile=fast"], "compile must be auto, true or false, got 'fast'"),
     "unknown key": (["estimator.foo=1"], "foo"),
     "unknown top-level key": (["seed=1"], "seed"),

@@ -87,7 +87,7 @@ def test_a_trial_of_the_sweep_composes_to_the_values_it_was_given(monkeypatch):
 def test_the_documented_keys_are_logged(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["train.py", *SMALL, f"hydra.run.dir={tmp_path}"])
-    cli.main(str(ROOT / "conf"))
+    cli.main()
     with (tmp_path / "logs" / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     logged = {name for row in rows for name, value in row.items() if value}

@@ -1,4 +1,4 @@
-"""beta=auto: Theorem 2's estimate from a window of batches, for each replica."""
+"""propensity=upo_auto: Theorem 2's estimate from a window of batches, for each replica."""
 
 import pytest
 import torch
@@ -188,14 +188,6 @@ def test_processes_agree_with_one(tmp_path):
 
 
 GAME = ["propensity=upo_auto", "estimator.networks.beta.window=12", "seeds=[3,8]"]
-
-
-@pytest.mark.parametrize("row", ["upo_dr", "upo_ips"])
-def test_beta_auto_is_the_propensity_of_that_name(row):
-    from small_estimators import configure
-
-    assert configure(row, "beta=auto").estimator == configure(row, "propensity=upo_auto").estimator
-    assert configure(row).estimator != configure(row, "beta=auto").estimator
 
 
 def run(folder, *overrides):

@@ -92,12 +92,12 @@ def train(monkeypatch, capsys, name, draw, folder):
     words = [*TRAIN, f"dataset.train='{path}'", f"hydra.run.dir={run}"]
     monkeypatch.setattr(sys, "argv", ["train.py", *words])
     if outcome == tables.OK:
-        cli.main(str(ROOT / "conf"))
+        cli.main()
         assert (run / "results.csv").is_file()
         assert len((run / "users.csv").read_bytes()) > 20
     else:
         with pytest.raises(SystemExit) as stop:
-            cli.main(str(ROOT / "conf"))
+            cli.main()
         assert stop.value.code == 1
         assert capsys.readouterr().err == f"error: {reading(path)}\n"
         left = {p.name for p in run.rglob("*") if p.is_file()}
