@@ -61,7 +61,7 @@ def blocks(text, *languages):
 
 def example(path):
     """The block of the README that stands for a file."""
-    found = [b for b in blocks(README, "python", "yaml") if b.startswith(f"# {path}\n")]
+    found = [b for b in blocks(README, "python", "yaml") if f"# {path}" in b.splitlines()[:2]]
     assert len(found) == 1, path
     return found[0]
 
