@@ -13,7 +13,7 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from upo import __main__ as console_command
-from upo.benchmark import CONF, split_arguments
+from upo.benchmark import split_arguments
 from upo.core import console
 from upo.core.arguments import Command, argument
 from upo.errors import InputError, UnfinishedError
@@ -46,10 +46,10 @@ def test_help_lists_every_key_and_runs_nothing(name, word, capsys):
 def test_help_of_train_lists_groups_choices_and_keys(capsys):
     assert console_command.dispatch(["train", "--help"]) is None
     shown = capsys.readouterr().out
-    assert shown == train_help(CONF)
-    for group in default_choices(CONF):
+    assert shown == train_help()
+    for group in default_choices():
         assert f"\n  {group}=NAME" in shown
-    plain = {each.name for each in fields(Train)} - set(default_choices(CONF)) - {"paths"}
+    plain = {each.name for each in fields(Train)} - set(default_choices()) - {"paths"}
     for key in plain:
         assert f"\n  {key}=" in shown
     assert " coat, " in shown
@@ -139,9 +139,9 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_text_that_needs_quotes_is_shown_with_them(name):
     with pytest.raises(InputError, match="quote it") as error:
-        prepared([f"dataset.train={HOSTILE[name]}"], CONF)
+        prepared([f"dataset.train={HOSTILE[name]}"])
     (quoted,) = shlex.split(str(error.value).partition("quote it: ")[2])
-    assert prepared([quoted], CONF) == [quoted]
+    assert prepared([quoted]) == [quoted]
     assert OverridesParser.create().parse_override(quoted).value() == HOSTILE[name]
 
 
@@ -159,18 +159,16 @@ WORDS = {
 def test_words_that_no_run_takes_are_refused_before_hydra_sees_them(name):
     word, fragment = WORDS[name]
     with pytest.raises(InputError) as error:
-        prepared([word], CONF)
+        prepared([word])
     assert fragment in str(error.value)
 
 
 def test_words_for_hydra_pass():
     flags = ["-m", "--cfg", "job", "-p", "estimator", "--info", "~variant"]
     words = ["dataset=coat,yahoo", "estimator.learners.x.lr=1e-3", "hydra.run.dir=a", "seeds=[0,1]"]
-    assert prepared([*flags, *words], CONF) == [*flags, *words]
-    assert prepared(["experiment=null", "beta=null"], CONF) == []  # their default
-    assert prepared(["trainer.max_time='00:01:00:00'"], CONF) == [
-        "++trainer.max_time='00:01:00:00'"
-    ]
+    assert prepared([*flags, *words]) == [*flags, *words]
+    assert prepared(["experiment=null", "variant=null"]) == []  # their default
+    assert prepared(["trainer.max_time='00:01:00:00'"]) == ["++trainer.max_time='00:01:00:00'"]
 
 
 @pytest.mark.parametrize(

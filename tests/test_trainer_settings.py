@@ -52,7 +52,7 @@ def composed(*overrides):
 def run(monkeypatch, folder, *overrides):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["train.py", *SMALL, *overrides, f"hydra.run.dir={folder}"])
-    cli.main(str(ROOT / "conf"))
+    cli.main()
 
 
 def rows(folder):
@@ -203,7 +203,7 @@ def test_a_run_whose_time_is_over_is_resumed_to_the_same_end(monkeypatch, tmp_pa
     monkeypatch.setattr(
         sys, "argv", ["train.py", f"resume={tmp_path / 'part'}", "trainer.max_time=null"]
     )
-    cli.main(str(ROOT / "conf"))
+    cli.main()
     found, expected = rows(tmp_path / "part"), rows(tmp_path / "whole")
     for row in (*found, *expected):
         del row["train_seconds"]
