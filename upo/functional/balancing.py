@@ -18,7 +18,8 @@ def bmse_loss(p_hat: Tensor, o: Tensor, phi: Tensor) -> Tensor:  # [R, B] x 3 ->
     .. math:: \Bigl[\mathrm{mean}_D\Bigl(\frac{o}{\hat p}-\frac{1-o}{1-\hat p}\Bigr)\phi\Bigr]^2
 
     The mean has expectation 0 at the true propensity, whatever the feature. Of a batch, the
-    square carries the variance of the mean besides, which large batches keep small.
+    square carries the variance of the mean besides, which large batches keep small. At least 0, in
+    squared units of the feature.
 
     Source: Li et al., "Propensity matters", ICML 2023, section 4 (IPS-V2, DR-V2).
 
@@ -38,6 +39,10 @@ def joint_cross_entropy(p_logit: Tensor, f_logit: Tensor, target: Tensor) -> Ten
     r"""Cross-entropy of :math:`\hat p f` (observed *and* positive), from both logits, any shape.
 
     Written with :math:`1-\hat p f=(1-\hat p)+\hat p(1-f)` in logs, so it is finite for all logits.
+    At least 0 for targets in [0, 1]; the target is o r, 1 where a pair is observed and positive.
+
+    Source: Li et al., "Propensity matters", ICML 2023, the joint term. Differs: cross-entropy, for
+    their squared error.
     """
     both = logsigmoid(p_logit) + logsigmoid(f_logit)
     neither = torch.logaddexp(logsigmoid(-p_logit), logsigmoid(p_logit) + logsigmoid(-f_logit))
@@ -45,7 +50,12 @@ def joint_cross_entropy(p_logit: Tensor, f_logit: Tensor, target: Tensor) -> Ten
 
 
 def joint_squared_error(p_logit: Tensor, f_logit: Tensor, target: Tensor) -> Tensor:
-    r"""Squared error :math:`(\hat p f-t)^2`, as in the official code of IPS-V2, any shape."""
+    r"""Squared error :math:`(\hat p f-t)^2` of an observed *and* positive pair, any shape.
+
+    In [0, 1] for targets in [0, 1].
+
+    Source: Li et al., "Propensity matters", ICML 2023, the joint term of the official code.
+    """
     return (torch.sigmoid(p_logit) * torch.sigmoid(f_logit) - target) ** 2
 
 
@@ -53,7 +63,8 @@ def orthogonality(p_hat: Tensor, o: Tensor, e_hat: Tensor) -> Tensor:  # [R, B] 
     r"""Constraint of StableDR, :math:`\mathrm{mean}_D(1-o/\hat p)(\hat e-\overline{\hat e})`.
 
     Where it is 0, the self-normalised loss of the imputed errors over O equals their mean over D,
-    which makes SNIPS doubly robust. Only pairs with o = 1 read the propensity.
+    which makes SNIPS doubly robust. Only pairs with o = 1 read the propensity, in (0, 1]. Of any
+    sign, in units of the error.
 
     Source: Li, Zheng, Wu, "StableDR", ICLR 2023, eq. (7).
     Differs: a mean where public code takes a sum, whose square grows with the batch.
@@ -65,7 +76,8 @@ def orthogonality(p_hat: Tensor, o: Tensor, e_hat: Tensor) -> Tensor:  # [R, B] 
 def propensity_bias_term(p_hat: Tensor, o: Tensor, gap: Tensor) -> Tensor:  # -> [R]
     r""":math:`\mathrm{mean}_D\,o\,(o-\hat p)^2\Delta^2/\hat p^2`, a bound of the squared DR bias.
 
-    Unobserved pairs would add :math:`\Delta^2`, which is unknown and free of the propensity.
+    Unobserved pairs would add :math:`\Delta^2`, which is unknown and free of the propensity. Takes
+    ``[R, B]`` pairs of D; at least 0.
 
     Source: Zhou et al., "Generalized propensity learning", CIKM 2023.
 
@@ -81,6 +93,8 @@ def propensity_bias_term(p_hat: Tensor, o: Tensor, gap: Tensor) -> Tensor:  # ->
 def propensity_variance_term(p_hat: Tensor, o: Tensor, gap: Tensor, count: int) -> Tensor:  # -> [R]
     r""":math:`\mathrm{mean}_D\,o\,\Delta^2/\hat p^2` over ``count``, a bound of the DR variance.
 
+    Takes ``[R, B]`` pairs of D as :func:`propensity_bias_term`; at least 0.
+
     Source: Zhou et al., CIKM 2023, with the authors' erratum: ``count`` is |D|, so the sum over D
     is divided by :math:`|D|^2`. Their code divides by the size of the batch.
     """
@@ -90,6 +104,8 @@ def propensity_variance_term(p_hat: Tensor, o: Tensor, gap: Tensor, count: int) 
 
 def squared_mean_estimate(q: Tensor, k: int) -> Tensor:  # any shape
     r"""Unbiased :math:`q_2=\frac{k}{k-1}q^2-\frac{q}{k-1}` for :math:`p^2`, q the mean of k draws.
+
+    In [0, 1], as q is a multiple of 1 / k.
 
     Source: Zheng et al., "UMVUE-DR", ICDM workshop 2024.
 
@@ -123,6 +139,12 @@ def umvue_terms(
         q: Share of observed pairs among the k neighbours of each row.
         k: Neighbours, at least 2.
         gap: :math:`\Delta=e-\hat e`, frozen.
+
+    Returns:
+        The bias and the variance bound, ``[R]`` each, in squared units of the error.
+
+    Raises:
+        ValueError: If ``k < 2``.
     """
     q2 = squared_mean_estimate(q, k)
     scale = (gap / p_hat) ** 2

@@ -19,6 +19,11 @@ def equal_width_bins(p_hat: Tensor, num_bins: int) -> Tensor:
     Returns:
         ``[..., B]`` int64 in 0..M-1. The product p_hat * M is rounded in the type of ``p_hat``.
 
+    Source: the bins ((m-1)/M, m/M] of Zheng et al., AAAI 2026.
+
+    Raises:
+        ValueError: If ``num_bins < 1``.
+
     Example:
         >>> equal_width_bins(torch.tensor([0.0, 0.5, 0.51, 1.0]), 2)
         tensor([0, 0, 1, 1])
@@ -47,7 +52,7 @@ def equal_mass_edges(
         ``[..., M-1]`` ascending, in the type of ``p_hat``, without gradient.
 
     Raises:
-        ValueError: If there is no row.
+        ValueError: If there is no row, or ``num_bins < 1``.
 
     Example:
         >>> equal_mass_edges(torch.tensor([4.0, 1.0, 2.0, 3.0, 5.0]), 2)
@@ -92,6 +97,9 @@ def equal_mass_bins(p_hat: Tensor, num_bins: int) -> Tensor:
 
     Returns:
         ``[..., N]`` int64 in 0..M-1.
+
+    Raises:
+        ValueError: If there is no row, or ``num_bins < 1``.
 
     Example:
         >>> equal_mass_bins(torch.tensor([4.0, 1.0, 2.0, 3.0, 5.0]), 2)

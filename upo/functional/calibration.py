@@ -13,6 +13,12 @@ def mixture_logit(logits: Tensor, log_weight: Tensor) -> Tensor:  # [..., B, N] 
         logits: Members' logits :math:`z_n` in the last axis.
         log_weight: Logarithms of weights that sum to 1 over the last axis; broadcast.
 
+    Returns:
+        ``[..., B]`` logits of the mixture, between the least and the largest member.
+
+    Source: the mixtures of Kweon, Yu, WWW 2024 (experts) and of Gong, Ma, Entropy 27(2):196, 2025
+    (propensities), here in logarithms.
+
     >>> mixture_logit(torch.tensor([200.0, 200.0]), torch.tensor([0.5, 0.5]).log())
     tensor(200.)
     """
@@ -61,6 +67,11 @@ def soft_bins(logit: Tensor, num_bins: int, middle: float, span: float) -> Tenso
         num_bins: M, at least 1.
         middle: Centre of the bins.
         span: Distance from the middle to the outer centres, positive.
+
+    Returns:
+        ``[..., B, M]`` in [0, 1], with sum 1 over the last axis.
+
+    Source: after Gong, Ma, Entropy 27(2):196, 2025 (DECE). Differs: a linear layer learns theirs.
     """
     if num_bins == 1:
         return torch.ones_like(logit).unsqueeze(-1)
@@ -79,7 +90,7 @@ def soft_ece(
 ) -> Tensor:  # [R]
     r"""Differentiable ECE :math:`\sum_m|\sum_i w_i s_{im}(o_i-\hat p_i)|\,/\,\sum_i w_i`.
 
-    With hard bins it is the expected calibration error.
+    With hard bins it is the expected calibration error. In [0, 1] for outcomes in [0, 1].
 
     Source: Gong, Ma, Entropy 27(2):196, 2025 (DECE). Differs: see ``public_soft_ece``, n / M times
     this where weights are 1.
@@ -121,7 +132,10 @@ def looked_ahead(
     :math:`\alpha'=\alpha-\eta\,\nabla_\alpha CE(\bar p(\alpha),o)`, the inner step of a bi-level
     problem. The gradient is written out, :math:`\frac{\bar p-o}{\bar p(1-\bar p)}s_j(p_j-\bar p)`,
     so that it is a batch mean. The result is meant for rows' mixtures: on several devices their
-    gradients are added before they reach the members.
+    gradients are added before they reach the members. The weights are kept as they enter a softmax,
+    so they have no range.
+
+    Source: Gong, Ma, Entropy 27(2):196, 2025, the inner step of the propensities.
     """
     share = torch.softmax(alpha, dim=-1)[:, None]  # [R, 1, J]
     p = torch.sigmoid(logits)

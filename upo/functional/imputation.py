@@ -10,12 +10,20 @@ from upo.core.distributed import batch_mean
 from upo.functional.pointwise import cross_entropy
 
 
-def imputation_loss(e: Tensor, e_hat: Tensor, omega: Tensor, density: float) -> Tensor:  # -> [R]
-    """Weighted squared gap between the prediction error and the imputed error over O."""
+def imputation_loss(
+    e: Tensor, e_hat: Tensor, omega: Tensor, density: float
+) -> Tensor:  # [R, B] x 3 -> [R]
+    """Weighted squared gap between the prediction error and the imputed error over O; at least 0.
+
+    Source: Wang et al., "Doubly robust joint learning", ICML 2019. Differs: a mean over the batch,
+    where public code takes a sum; e and e_hat as the prediction loss takes them.
+    """
     return density * batch_mean(omega * (e - e_hat) ** 2)
 
 
-def label_loss(g_logit: Tensor, label: Tensor, omega: Tensor, density: float) -> Tensor:  # -> [R]
+def label_loss(
+    g_logit: Tensor, label: Tensor, omega: Tensor, density: float
+) -> Tensor:  # [R, B] x 3 -> [R]
     r"""Weighted cross-entropy of the pseudo-label against the label over O.
 
     .. math:: \frac{|O|}{|D|}\mathrm{mean}_O\,\omega(\hat p)\,CE(\sigma(g), r)
@@ -23,27 +31,41 @@ def label_loss(g_logit: Tensor, label: Tensor, omega: Tensor, density: float) ->
     The squared gap of form A is :math:`(\sigma(g)-r)^2\,\mathrm{logit}(f)^2`, which teaches nothing
     where the prediction is near one half; this does not look at the prediction. The doubly robust
     estimate stays unbiased under right propensities, whatever the pseudo-label is fitted by.
+    At least 0, for labels in [0, 1].
+
+    Source: after the original code of MRDR (Guo et al., SIGIR 2021), which fits labels so.
     """
     return density * batch_mean(omega * cross_entropy(g_logit, label))
 
 
-def omega_jl(p_hat: Tensor) -> Tensor:
-    r"""DR-JL: :math:`1/\hat p` (Wang et al., ICML 2019, eq. (8))."""
+def omega_jl(p_hat: Tensor) -> Tensor:  # any shape -> the same
+    r"""DR-JL: :math:`1/\hat p`, at least 1.
+
+    Source: Wang et al., ICML 2019, eq. (8).
+    """
     return 1.0 / p_hat
 
 
-def omega_mrdr(p_hat: Tensor) -> Tensor:
-    r"""MRDR: :math:`(1-\hat p)/\hat p^2`, minimises the variance (Guo et al., SIGIR 2021)."""
+def omega_mrdr(p_hat: Tensor) -> Tensor:  # any shape -> the same
+    r"""MRDR: :math:`(1-\hat p)/\hat p^2`, minimises the variance; at least 0.
+
+    Source: Guo et al., SIGIR 2021.
+    """
     return (1.0 - p_hat) / p_hat**2
 
 
-def omega_bias(p_hat: Tensor) -> Tensor:
-    r"""DR-BIAS: :math:`(1-\hat p)^2/\hat p^3`, minimises the bias (Dai et al., KDD 2022)."""
+def omega_bias(p_hat: Tensor) -> Tensor:  # any shape -> the same
+    r"""DR-BIAS: :math:`(1-\hat p)^2/\hat p^3`, minimises the bias; at least 0.
+
+    Source: Dai et al., KDD 2022.
+    """
     return (1.0 - p_hat) ** 2 / p_hat**3
 
 
-def omega_mse(p_hat: Tensor, mix: float = 0.5) -> Tensor:
-    r"""DR-MSE: :math:`\lambda\,\omega_{bias}+(1-\lambda)\,\omega_{mrdr}` (Dai et al., KDD 2022).
+def omega_mse(p_hat: Tensor, mix: float = 0.5) -> Tensor:  # any shape -> the same
+    r"""DR-MSE: :math:`\lambda\,\omega_{bias}+(1-\lambda)\,\omega_{mrdr}`, at least 0.
+
+    Source: Dai et al., KDD 2022. Differs: one mix for all pairs, where the paper learns one each.
 
     Args:
         p_hat: Clipped propensity.

@@ -16,7 +16,8 @@ KERNELS = ("gaussian", "exponential")
 def unit_range(x: Tensor, low: Tensor, high: Tensor) -> Tensor:  # [R, B, d], [R, d] x 2
     """Min-max scaling (x - low) / (high - low) of each feature; constant features become 0.
 
-    (Public code writes ``x - low / (high - low)``, and scales each set by its own range.)
+    In [0, 1] for x between ``low`` and ``high``. (Public code writes ``x - low / (high - low)``,
+    and scales each set by its own range.)
     """
     span = high - low
     safe = torch.where(span > 0, span, torch.ones_like(span))
@@ -26,7 +27,9 @@ def unit_range(x: Tensor, low: Tensor, high: Tensor) -> Tensor:  # [R, B, d], [R
 def pair_kernel(
     x: Tensor, anchors: Tensor, *, kind: str = "gaussian", gamma: float = 1.0
 ) -> Tensor:  # [R, B, d], [R, J, d] -> [R, J, B]
-    r"""Kernel of every anchor with every pair.
+    r"""Kernel of every anchor with every pair, in (0, 1] (0 where the exponential underflows).
+
+    Source: Li et al., ICLR 2024, whose public code takes a gamma of 0.1.
 
     Args:
         x: Features of the pairs.
@@ -46,7 +49,12 @@ def pair_kernel(
 
 
 def weight_entropy(w: Tensor) -> Tensor:  # [R, B] -> [R]
-    r"""Negative entropy :math:`\mathrm{mean}_O\,w\log w`: the weights stay as even as they can."""
+    r"""Negative entropy :math:`\mathrm{mean}_O\,w\log w`: the weights stay as even as they can.
+
+    For w of at least 0; it is least, -1 / e, where every weight is 1 / e, and 0 where all are 1.
+
+    Source: Li et al., ICLR 2024, the objective of the balancing weights.
+    """
     return batch_mean(torch.special.xlogy(w, w))
 
 
@@ -57,6 +65,8 @@ def balance_gap(w: Tensor, k_o: Tensor, k_d: Tensor) -> Tensor:  # -> [R, J]
         w: ``[R, B]`` weights of observed rows.
         k_o: ``[R, J, B]`` kernels of those rows.
         k_d: ``[R, J, n]`` kernels of pairs of D.
+
+    Source: Li et al., ICLR 2024, the balancing constraints.
     """
     return batch_mean(k_d) - batch_mean(w.unsqueeze(-2) * k_o)
 
@@ -69,6 +79,12 @@ def balance_hinge(gap: Tensor, slack: float | Tensor, *, summed: bool = False) -
         slack: C, at least 0; a number or ``[R]``.
         summed: Add the signed gaps before the hinge, :math:`\max(0,|\sum_j g_j|-C)`, as public code
             does; gaps of opposite sign then cancel.
+
+    Returns:
+        ``[R]``, at least 0.
+
+    Source: Li et al., ICLR 2024, the constraints with slack C as a hinge. Differs: the hinge takes
+    each gap alone.
     """
     if summed:
         return (gap.sum(-1).abs() - slack).clamp(min=0.0)
@@ -82,6 +98,10 @@ def expansion_loss(
     r"""Weighted squares :math:`\mathrm{mean}_O\,w(t-\sum_s a_sK(x_s,x))^2` of a kernel expansion.
 
     The target is the error to be balanced: e for IPS, e - e_hat for DR; frozen by the caller.
+    At least 0 for w of at least 0.
+
+    Source: Li et al., ICLR 2024, the adaptive choice of kernels (AKBIPS, AKBDR). Differs: the
+    coefficients belong to fixed anchors; in public code they belong to slots of a batch.
     """
     fit = (coefficients.unsqueeze(-2) @ k_o).squeeze(-2)
     return batch_mean(w * (target - fit) ** 2)

@@ -40,12 +40,14 @@ def smoothed_margins(counts: Tensor, density: float, smoothing: Tensor) -> Tenso
         counts: ``[R, n]`` observed cells.
         density: d, in (0, 1].
         smoothing: ``[R]`` pseudo-cells s > 0.
+
+    Source: the predictions that :func:`chance_pseudocounts` shrinks, after Robbins, 1956.
     """
     n = counts.double() + smoothing.double()[:, None]
     return density * n / n.mean(-1, keepdim=True)
 
 
-def additive_logits(rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+def additive_logits(rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:  # [U], [I] -> [U], [I]
     r"""Logits of the additive model with given margins.
 
     Finds a, b with :math:`\frac1I\sum_i\sigma(a_u+b_i)` = ``rows`` and

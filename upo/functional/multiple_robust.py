@@ -16,7 +16,10 @@ LEAST_RIDGE = 1e-10  # keeps collinear columns solvable; far below the rounding 
 
 
 def gram_matrix(u: Tensor) -> Tensor:  # [R, C, B] -> [R, C, C]
-    r"""Mean of :math:`uu^\top` over the global batch."""
+    r"""Mean of :math:`uu^\top` over the global batch; no eigenvalue is below 0. NaN of no pairs.
+
+    Source: Li et al., AAAI 2023, the normal equations of the regression.
+    """
     count = batch_sum(torch.ones_like(u[..., 0, :]))
     return sum_across_ranks(u @ u.transpose(-1, -2)) / count[..., None, None]
 
@@ -33,7 +36,10 @@ def balancing_coefficients(
 
     Without ridge, :math:`\mathrm{mean}_O\,\omega u=\mathrm{mean}_D u` exactly. The ridge is
     relative to each column's own power, since 1/p and e differ by orders of magnitude; a column of
-    zeros gets the coefficient 0.
+    zeros gets the coefficient 0. A ridge is at least 0; the least one taken is ``LEAST_RIDGE``.
+
+    Source: after Li et al., AAAI 2023. Differs: solved for the weights, which do not contain e; the
+    stabilisation of the paper's algorithm is replaced by the ridge.
     """
     power = torch.diagonal(gram, dim1=-2, dim2=-1)
     scale = torch.where(power > 0, power.clamp(min=torch.finfo(gram.dtype).tiny).rsqrt(), 0.0)
@@ -48,6 +54,8 @@ def balancing_coefficients(
 def balancing_weights(u: Tensor, coefficients: Tensor) -> Tensor:  # [R, C, B], [R, C] -> [R, B]
     r"""Weights :math:`\omega=u^\top c` of observed pairs; they may be negative.
 
+    Source: after Li et al., AAAI 2023, as :func:`balancing_coefficients`.
+
     >>> balancing_weights(torch.tensor([[1.0, 2.0], [0.0, 1.0]]), torch.tensor([2.0, -1.0]))
     tensor([2., 3.])
     """
@@ -55,5 +63,10 @@ def balancing_weights(u: Tensor, coefficients: Tensor) -> Tensor:  # [R, C, B], 
 
 
 def multiple_robust_loss(e_o: Tensor, omega: Tensor) -> Tensor:  # [R, B] x 2 -> [R]
-    r""":math:`\mathrm{mean}_O\,\omega e`; no gradient is meant to flow into the weights."""
+    r""":math:`\mathrm{mean}_O\,\omega e`; no gradient is meant to flow into the weights.
+
+    May be negative, where weights are.
+
+    Source: Li et al., AAAI 2023, the estimator :math:`E_{MR}` written with weights.
+    """
     return batch_mean(omega * e_o)

@@ -14,6 +14,9 @@ def cross_entropy(logit: Tensor, target: Tensor) -> Tensor:
         logit: Logits of the prediction, any shape.
         target: Targets in [0, 1], same shape; labels or pseudo-labels.
 
+    Returns:
+        The same shape; at least 0.
+
     >>> cross_entropy(torch.tensor([0.0]), torch.tensor([1.0]))
     tensor([0.6931])
     """
@@ -21,5 +24,13 @@ def cross_entropy(logit: Tensor, target: Tensor) -> Tensor:
 
 
 def squared_error(logit: Tensor, target: Tensor) -> Tensor:
-    r"""Squared error :math:`(\sigma(logit) - t)^2` (Brier score when the target is a label)."""
+    r"""Squared error :math:`(\sigma(logit) - t)^2` (Brier score when the target is a label).
+
+    Args:
+        logit: Logits of the prediction, any shape.
+        target: Targets in [0, 1], same shape.
+
+    Returns:
+        The same shape; in [0, 1].
+    """
     return (torch.sigmoid(logit) - target) ** 2

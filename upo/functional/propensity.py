@@ -25,8 +25,8 @@ class _Sigmoid(torch.autograd.Function):
         return grads[0] * p_hat * (1.0 - p_hat)
 
 
-def sigmoid(logit: Tensor) -> Tensor:
-    """Probabilities that depend on the logit alone.
+def sigmoid(logit: Tensor) -> Tensor:  # any shape -> the same
+    """Probabilities in [0, 1] that depend on the logit alone.
 
     On the CPU ``torch.sigmoid`` rounds the last elements of a tensor in another way than the rest.
     Where a batch holds a pair twice, or ranks hold other slices of it, equal propensities would
@@ -42,13 +42,16 @@ def clip_propensity(p_hat: Tensor, p_min: float | Tensor) -> Tensor:
     Args:
         p_hat: ``[R, B]`` propensities in [0, 1].
         p_min: Lower clip in [0, 1]; a number or ``[R, 1]``; less than 1e-6 is read as that.
+
+    Returns:
+        ``[R, B]``; no gradient where the clip binds.
     """
     # the upper clip first: p_min may be 1
     return p_hat.clamp(max=P_MAX).clamp(min=lower_clip(p_min))
 
 
 def lower_clip(p_min: float | Tensor) -> float | Tensor:
-    """The lower clip in use: ``p_min`` inside [1e-6, 1], of its shape."""
+    """The lower clip in use: ``p_min`` of any shape inside [1e-6, 1]."""
     if isinstance(p_min, Tensor):
         return p_min.clamp(P_LEAST, 1.0)
     return min(max(p_min, P_LEAST), 1.0)
@@ -62,8 +65,14 @@ def bin_index(p_hat: Tensor, num_bins: int, binning: str) -> Tensor:  # [R, B] -
         num_bins: M, at least 1.
         binning: ``equal_width`` (the UPO paper's stated rule) or ``equal_mass``.
 
+    Returns:
+        ``[R, B]`` int64 in 0..M-1.
+
+    Source: Zheng et al., AAAI 2026, for ``equal_width``; the authors' development code for
+    ``equal_mass``.
+
     Raises:
-        ValueError: If ``binning`` is unknown.
+        ValueError: If ``binning`` is unknown or ``num_bins < 1``.
     """
     fixed = p_hat.detach()
     if binning == "equal_width":
@@ -79,14 +88,27 @@ def bin_index(p_hat: Tensor, num_bins: int, binning: str) -> Tensor:  # [R, B] -
 def bin_residuals(
     p_hat: Tensor, observed: Tensor, weight: Tensor | float, index: Tensor, num_bins: int
 ) -> Tensor:  # [R, B] -> [R, M]
-    r"""Sums :math:`S_m=\sum_{B_m} w(o-\hat p)` over the global batch."""
+    r"""Sums :math:`S_m=\sum_{B_m} w(o-\hat p)` over the global batch, of any sign.
+
+    Source: Zheng et al., AAAI 2026, the inner sums of eq. (4).
+
+    Raises:
+        ValueError: If the summands and ``index`` differ in shape.
+    """
     return sum_across_ranks(bin_sums(weight * (observed - p_hat), index, num_bins))
 
 
 def binned_upo_loss(
     p_hat: Tensor, observed: Tensor, weight: Tensor | float, index: Tensor, num_bins: int
 ) -> Tensor:  # [R, B] -> [R]
-    r""":math:`\frac1n\sum_m|S_m|` for a given bin membership (UPO, eq. (4)); 0 of no pairs."""
+    r""":math:`\frac1n\sum_m|S_m|` for a given bin membership; at least 0, and 0 of no pairs.
+
+    Source: Zheng et al., AAAI 2026, eq. (4). Differs: n is the number of pairs of the batch, where
+    the development code divides by |O|.
+
+    Raises:
+        ValueError: If the summands and ``index`` differ in shape.
+    """
     residuals = bin_residuals(p_hat, observed, weight, index, num_bins)
     return residuals.abs().sum(-1) / batch_sum(torch.ones_like(p_hat)).clamp(min=1.0)
 
@@ -102,9 +124,10 @@ def upo_loss(
     r"""Unified propensity loss :math:`\frac1{|D|}\sum_m\bigl|\sum_{B_m} w(x)(o-\hat p)\bigr|`.
 
     With ``w = 1`` this is the expected calibration error over the same bins; other weights bound
-    the balance, bias and variance errors from above (Lemma 2).
+    the balance, bias and variance errors from above (Lemma 2). At least 0; not bounded above, since
+    it grows in proportion to w.
 
-    Source: UPO (AAAI 2026), eq. (4).
+    Source: Zheng et al., AAAI 2026, eq. (4).
 
     Args:
         p_hat: Propensities in [0, 1].

@@ -34,6 +34,9 @@ class RankingSums(NamedTuple):
         """Mean NDCG@K; a user without positives has NDCG 1 (``"one"``) or is left out (``"skip"``).
 
         With s = ``share_without_positives()``, the second is (first - s) / (1 - s).
+
+        Raises:
+            ValueError: If ``no_positives`` is another word.
         """
         if no_positives == "skip":
             return self.ndcg / self.users_with_positives
@@ -74,6 +77,9 @@ def ranking_sums(
 
     Two stable sorts, first by score, then by user, leave each user's rows together in rank order;
     the rest is cumulative and sums per user. No loop over users or replicas.
+
+    Source: Järvelin, Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS
+    20(4), 2002; ties as McSherry, Najork, ECIR 2008.
 
     Raises:
         ValueError: If K is below 1 or the shapes do not fit.
@@ -135,7 +141,10 @@ def auc(
 
     The share of (positive, negative) pairs in which the positive has the higher score, a tie
     counting one half (midranks). Pairs are counted in integers, so the value is exact up to the
-    rounding of one division.
+    rounding of one division. In [0, 1].
+
+    Source: Hanley, McNeil, "The meaning and use of the area under a receiver operating
+    characteristic (ROC) curve", Radiology 143(1), 1982.
 
     Example:
         >>> auc(torch.tensor([0.1, 0.4, 0.4, 0.8]), torch.tensor([0, 0, 1, 1])).item()

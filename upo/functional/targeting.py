@@ -14,15 +14,23 @@ from upo.core.distributed import batch_sum
 NEGLIGIBLE = 1e-5  # a covariate with a smaller root mean square is the error of the clip at 1
 
 
-def clever_covariate(p_hat: Tensor) -> Tensor:
-    r""":math:`H = 1/\hat p - 1` for clipped propensities in (0, 1]; 0 where the pair is certain."""
+def clever_covariate(p_hat: Tensor) -> Tensor:  # any shape -> the same
+    r""":math:`H = 1/\hat p - 1` for clipped propensities in (0, 1]; 0 where the pair is certain.
+
+    At least 0.
+
+    Source: Li et al., "TDR-CL", ICLR 2023. (A public port takes p - 1 for 1 / p - 1.)
+    """
     return 1.0 / p_hat - 1.0
 
 
 def error_fluctuation(e: Tensor, e_hat: Tensor, h: Tensor) -> Tensor:  # [R, B] x 3 -> [R]
     r""":math:`\epsilon=\sum_O H(e-\hat e)/\sum_O H^2`, of :math:`\tilde e=\hat e+\epsilon H`.
 
-    0 where every propensity is 1 and :math:`\epsilon` is undefined.
+    0 where every propensity is 1 and :math:`\epsilon` is undefined. Of any sign, in units of the
+    error.
+
+    Source: Li et al., "TDR-CL", ICLR 2023.
 
     >>> error_fluctuation(torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([4.0]))
     tensor(0.2500)
@@ -80,6 +88,12 @@ def label_fluctuation(
         h: Clever covariate, at least 0.
         limit: Bound of the result in absolute value, positive.
         iterations: Steps.
+
+    Returns:
+        ``[R]`` in [-limit, limit], without a gradient of its own to rely on.
+
+    Source: after Li et al., "TDR-CL", ICLR 2023. Differs: targeted on the scale of labels, since a
+    fluctuation of the error leaves the prediction's gradient as it is.
     """
     score_type = torch.float64
     label, offset, h64 = label.to(score_type), y_logit.to(score_type), h.to(score_type)

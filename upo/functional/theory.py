@@ -21,11 +21,14 @@ def variance_first_order(p_hat: Tensor, p: Tensor, gap: Tensor) -> Tensor:  # [.
 
     .. math:: \frac{2}{|D|^2}\sum\frac{1-p}{p^2}(p-\hat p)(e-\hat e)^2
 
-    It is signed and leaves V(p) out: it approximates :math:`V(\hat p)-V(p)`, not V itself.
+    It is signed and leaves V(p) out: it approximates :math:`V(\hat p)-V(p)`, not V itself. Both
+    propensities lie in (0, 1].
+
+    Source: Zheng et al., AAAI 2026, Lemma 1.
 
     >>> p = torch.tensor([0.5])
-    >>> variance_first_order(p - 0.01, p, torch.ones(1)).item()
-    0.04
+    >>> variance_first_order(p - 0.125, p, torch.ones(1)).item()
+    0.5
     """
     terms = (1 - p.double()) / p.double() ** 2 * (p.double() - p_hat.double()) * gap.double() ** 2
     return 2 * terms.sum(-1) / terms.shape[-1] ** 2
@@ -39,7 +42,12 @@ def expected_upo_bound(
     .. math:: \frac1{|D|}\sum_m\sqrt{\sum_{B_m}w^2p(1-p)}
 
     By :math:`E|S_m|\le\sqrt{E S_m^2}`. With M bins and bounded w it falls as
-    :math:`\sqrt{M/|D|}`.
+    :math:`\sqrt{M/|D|}`. At least 0.
+
+    Source: Zheng et al., AAAI 2026, Theorem 1, whose limit it gives a rate.
+
+    Raises:
+        ValueError: If ``p`` and ``index`` differ in shape.
     """
     variance = bin_sums((weight**2 * p * (1 - p)).expand_as(p), index, num_bins)
     return variance.sqrt().sum(-1) / p.shape[-1]
@@ -49,7 +57,9 @@ def free_adversary_gain(p_hat: Tensor, o: Tensor) -> Tensor:  # [..., N] -> [...
     r"""What an adversary gains that may pick any :math:`|w|\le1` for each pair: mean |o - p_hat|.
 
     It picks sign(o - p_hat), whatever the bins. The gain does not vanish at p_hat = p, where it is
-    2 p (1 - p) on average: Theorem 1 needs a weight that cannot follow o.
+    2 p (1 - p) on average: Theorem 1 needs a weight that cannot follow o. In [0, 1].
+
+    Source: the case that Theorem 1 of Zheng et al., AAAI 2026, leaves out; worked out here.
     """
     return (o - p_hat).abs().mean(-1)
 
@@ -61,7 +71,9 @@ def beta_star(ce: Tensor, upo: Tensor) -> tuple[Tensor, Tensor]:  # [..., T] x 2
               V(CE+\beta^*L_{UPO})=(1-\rho^2)V(CE)
 
     It is negative where the two rise together; with beta >= 0 the variance then cannot fall. A loss
-    that does not vary gives beta 0 and rho 0.
+    that does not vary gives beta 0 and rho 0. Beta has any sign, rho squared lies in [0, 1].
+
+    Source: Zheng et al., AAAI 2026, Theorem 2.
 
     Args:
         ce: T values of the cross-entropy under resampling of o.
@@ -95,6 +107,10 @@ def concentration_bound(
 
     .. math:: \sqrt{2\log(2/\eta)\sum_m|B_m|^2Q_m^2/|D|^2},\qquad Q_m=\mathrm{mean}_{B_m}\,q
 
+    At least 0. With bins of equal size it falls with their number, not with |D|.
+
+    Source: Zheng et al., AAAI 2026, Theorem 3.
+
     Args:
         q: :math:`1/(\hat p(1-\hat p))` for balance, :math:`1/\hat p` for bias,
             :math:`2/(|D|\hat p)` for variance as printed.
@@ -103,7 +119,7 @@ def concentration_bound(
         eta: Chance of failure in (0, 1).
 
     Raises:
-        ValueError: If ``eta`` is outside (0, 1).
+        ValueError: If ``eta`` is outside (0, 1), or ``q`` and ``index`` differ in shape.
     """
     if not 0 < eta < 1:
         raise ValueError(f"eta must lie in (0, 1), got {eta}.")
