@@ -26,7 +26,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SCHEDULES = ("prediction only", "frozen", "frozen, twins, third", "joint")
 
 
@@ -60,8 +61,8 @@ def blocks(text, *languages):
 
 
 def example(path):
-    """The block of the README that stands for a file."""
-    found = [b for b in blocks(README, "python", "yaml") if f"# {path}" in b.splitlines()[:2]]
+    """The block of docs/extending.md that stands for a file."""
+    found = [b for b in blocks(EXTENDING, "python", "yaml") if f"# {path}" in b.splitlines()[:2]]
     assert len(found) == 1, path
     return found[0]
 
@@ -129,7 +130,7 @@ def test_parameters_propensities_and_schedules_are_those_of_the_files():
 # -- links -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
 def test_every_relative_link_leads_somewhere(page):
     text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)]+)\)", text):

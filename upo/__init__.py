@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from upo.errors import InputError
     from upo.fitted import Fitted, NotFittedError, load
 
+__version__ = "0.1.0"  # the package's, too: pyproject.toml reads it here
 __all__ = [
     "Fitted",
     "InputError",
