@@ -116,6 +116,7 @@ class ExpectedCalibrationError(ReplicaMetric):
             self.observed = self.observed + o_sums
 
     def compute(self) -> Tensor:
+        """The error over the bins, weighted by their pairs; 0 is perfect."""
         if self.keeps_rows:
             p, o, w = (self.rows(f"all_{name}") for name in ("p_hat", "observed", "weight"))
             if p.shape[-1]:
@@ -227,6 +228,7 @@ class BalancedMeanSquaredError(ReplicaMetric):
         self.weight = self.weight + w.sum(-1)
 
     def compute(self) -> Tensor:
+        """The squared norm of the mean imbalance; 0 is balanced."""
         return self.per_replica((self.imbalance / self.weight.unsqueeze(-1)).square().sum(-1))
 
     def _sum_shape(self, default: Tensor) -> tuple[int, ...]:
@@ -274,6 +276,7 @@ class DRBias(ReplicaMetric):
         self.weight = self.weight + w.sum(-1)
 
     def compute(self) -> Tensor:
+        """The absolute bias; 0 is unbiased."""
         return self.per_replica(self.bias.abs() / self.weight)
 
 
@@ -317,4 +320,5 @@ class DRVariance(ReplicaMetric):
         self.weight = self.weight + w.sum(-1)
 
     def compute(self) -> Tensor:
+        """The variance over observations."""
         return self.per_replica(self.variance / self.weight.square())

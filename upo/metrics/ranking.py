@@ -49,6 +49,7 @@ class AUC(_RowsMetric):
         self._keep(scores, labels, include)
 
     def compute(self) -> Tensor:
+        """The area over all rows pooled; NaN if a class is missing."""
         return self.per_replica(
             auc(self.rows("scores"), self.rows("labels"), self.rows("include").bool())
         )
@@ -106,6 +107,7 @@ class NDCG(PerUserMetric):
         self.no_positives: NoPositives = no_positives
 
     def compute(self) -> Tensor:
+        """The mean over users."""
         return self.per_replica(self._sums().mean_ndcg(self.no_positives))
 
 
@@ -118,6 +120,7 @@ class PrecisionAtK(PerUserMetric):
     """
 
     def compute(self) -> Tensor:
+        """The mean of hits / K over users."""
         return self.per_replica(self._sums().mean_precision())
 
 
@@ -130,6 +133,7 @@ class RecallAtK(PerUserMetric):
     """
 
     def compute(self) -> Tensor:
+        """The mean of hits / positives over users."""
         return self.per_replica(self._sums().mean_recall())
 
 
@@ -142,4 +146,5 @@ class F1AtK(PerUserMetric):
     """
 
     def compute(self) -> Tensor:
+        """The harmonic mean of mean precision and mean recall."""
         return self.per_replica(self._sums().f1())
