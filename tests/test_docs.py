@@ -6,6 +6,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,11 @@ def test_the_page_of_the_house_has_every_room():
     }
     aliases = {"optim", "protocols"}  # old places
     assert rooms - aliases - {"__pycache__"} <= named
+
+
+def test_one_version_is_stated_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "upo.__version__"}
+    assert f"version: {upo.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## {upo.__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
