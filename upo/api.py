@@ -61,7 +61,7 @@ def fit(
             number of dotted keys as ``overrides={...}``.
 
     Raises:
-        InputError: If the data or a setting is wrong; the message says what and how to mend it.
+        InputError: If the data or a setting is wrong; the message says what and how to fix it.
     """
     columns = Columns(user, item, rating)
     if train is None:

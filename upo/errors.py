@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """Wrong input: the message says what, where and how to mend it, in one sentence.
+    """Wrong input: the message says what, where and how to fix it, in one sentence.
 
     The command line prints the message and exits with status 1; Python callers may catch it as a
     ``ValueError``.

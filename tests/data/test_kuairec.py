@@ -123,7 +123,7 @@ def test_the_genuine_test_file(real_data, tmp_path):
     source = real_data("kuairec", "random.txt")
     (tmp_path / "random.txt").symlink_to(source / "random.txt")
     users = "".join(f"{u},{i},{(u + i) % 5}\n" for u in range(0, 7163, 50) for i in (1, 133, 10595))
-    (tmp_path / "user.txt").write_text(users)  # made up: the genuine one is not to be had
+    (tmp_path / "user.txt").write_text(users)  # made up: the genuine one is not available
     data = read_kuairec(tmp_path)
     test = data.test
     assert len(test) == 117_113

@@ -66,7 +66,7 @@ def chosen_columns(
             notes.append(f"The column {name} was left out: it {reason}.")
         else:
             raise InputError(
-                f"{source}: the column {name} {reason}; mend it or leave it out of features=."
+                f"{source}: the column {name} {reason}; fix it or leave it out of features=."
             )
     return good
 

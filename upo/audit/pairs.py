@@ -225,17 +225,17 @@ def _numbers(table: pa.Table, name: str, source: str) -> Floats:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         reason = str(error).splitlines()[0].rstrip(". ")
         raise InputError(
-            f"{source}: the column {name} must hold numbers ({reason}); mend it."
+            f"{source}: the column {name} must hold numbers ({reason}); fix it."
         ) from error
     return np.array(column.to_numpy(), dtype=np.float64)  # writable, as torch wants it
 
 
 def _check(
-    values: Floats, fine: NDArray[np.bool_], name: str, rule: str, mend: str, source: str
+    values: Floats, fine: NDArray[np.bool_], name: str, rule: str, fix: str, source: str
 ) -> None:
     if not fine.all():
         row = int(np.argmin(fine))
         raise InputError(
             f"{source}: {name} {rule}, but row {row + 1} has {values[row]:g} "
-            f"({(~fine).sum()} such rows in all); {mend}."
+            f"({(~fine).sum()} such rows in all); {fix}."
         )

@@ -35,5 +35,5 @@ def read_file(path: Path, ids: tuple[str, str]) -> pa.Table:
         )
     except (pa.ArrowException, UnicodeError, OSError, EOFError, gzip.BadGzipFile) as error:
         raise InputError(
-            f"pairs={path} cannot be read ({first_line(error)}); mend that row or restore the file."
+            f"pairs={path} cannot be read ({first_line(error)}); fix that row or restore the file."
         ) from error

@@ -66,7 +66,7 @@ def audit(
         seed: Of the split, the adversary and the simulation.
 
     Raises:
-        InputError: If the table or an argument is wrong; the message says what and how to mend it.
+        InputError: If the table or an argument is wrong; the message says what and how to fix it.
     """
     for name, value in (("alpha", alpha), ("p_min", p_min)):
         number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -177,20 +177,20 @@ def _value(key: str, text: str, kind: Any, each: Field[Any]) -> Any:
         return None
     if bool in kinds:
         if text.lower() not in _WORDS:
-            raise InputError(f"{key} must be true or false, got {text!r}; mend it.")
+            raise InputError(f"{key} must be true or false, got {text!r}; fix it.")
         return _WORDS[text.lower()]
     for number, name in ((int, "a whole number"), (float, "a number")):
         if number in kinds:
             try:
                 return number(text)
             except ValueError as error:
-                raise InputError(f"{key} must be {name}, got {text!r}; mend it.") from error
+                raise InputError(f"{key} must be {name}, got {text!r}; fix it.") from error
     if any(getattr(k, "__origin__", None) is tuple for k in kinds):
         return _list(key, text, choices)
     if not text:
         raise InputError(f"{key} is empty; give a value or leave it out.")
     if choices and text not in choices:
-        raise InputError(f"{key} must be {_either(choices)}, got {text!r}; mend it.")
+        raise InputError(f"{key} must be {_either(choices)}, got {text!r}; fix it.")
     return _path(key, text, each.metadata["must"]) if Path in kinds else text
 
 

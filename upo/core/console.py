@@ -40,7 +40,7 @@ def command(function: Callable[[], Any]) -> NoReturn:
 
 
 def sentences(function: Callable[[], Any]) -> Any:
-    """Call a function; whatever a person can mend ends in one sentence and an exit status.
+    """Call a function; whatever a person can fix ends in one sentence and an exit status.
 
     Raises:
         SystemExit: With 1 for wrong input, 75 for a run that stopped at its time limit, 130 after

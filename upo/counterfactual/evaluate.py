@@ -73,7 +73,7 @@ def evaluate(
         effective_sample_size (Kish's, of the weights), n (observed pairs that count).
 
     Raises:
-        InputError: If an argument or a table is wrong; the message says what and how to mend it.
+        InputError: If an argument or a table is wrong; the message says what and how to fix it.
     """
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     methods = [estimator] if isinstance(estimator, str) else list(estimator)

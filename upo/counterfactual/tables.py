@@ -125,7 +125,7 @@ def _numbers(table: pa.Table, name: str, source: str) -> Values:
         values: Values = table[name].cast(pa.float64()).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(
-            f"{source}: the column {name} must hold numbers ({first_line(error)}); mend it."
+            f"{source}: the column {name} must hold numbers ({first_line(error)}); fix it."
         ) from error
     _check_all(values, np.isfinite(values), f"{source}: the column {name}", "finite numbers")
     return values
@@ -164,7 +164,7 @@ def _check_all(values: Values, right: Any, name: str, allowed: str) -> None:
     if len(wrong):
         raise InputError(
             f"{name} must hold {allowed}, got {values[wrong[0]]:g} in row {wrong[0] + 1} "
-            f"({len(wrong)} rows in all); mend or remove them."
+            f"({len(wrong)} rows in all); fix or remove them."
         )
 
 

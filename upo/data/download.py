@@ -165,8 +165,8 @@ def _extract(
         with archive.open(member) as opened:
             _copy(opened.read, file, 0, None)
 
-    mend = f"get {source.name} by hand from {source.page}"
-    _write_atomically(folder / name, transfer, known, f"{source.url} holds for {name}", mend)
+    fix = f"get {source.name} by hand from {source.page}"
+    _write_atomically(folder / name, transfer, known, f"{source.url} holds for {name}", fix)
 
 
 def _copy(read: Callable[[int], bytes], file: IO[bytes], total: int, name: str | None) -> int:
@@ -195,7 +195,7 @@ def _write_atomically(
     transfer: Callable[[IO[bytes]], None],
     sha256: str | tuple[str, ...] | None,
     what: str,
-    mend: str,
+    fix: str,
 ) -> None:
     """Write beside the target, check, and move into place; whatever fails leaves nothing behind."""
     expected = (sha256,) if isinstance(sha256, str) else sha256 or ()
@@ -210,13 +210,13 @@ def _write_atomically(
         digest = _sha256(temporary)
         if expected and digest not in expected:
             raise InputError(
-                f"What {what} has the SHA-256 {digest}, not {' or '.join(expected)}; {mend}."
+                f"What {what} has the SHA-256 {digest}, not {' or '.join(expected)}; {fix}."
             )
         temporary.chmod(0o644)
         temporary.replace(target)
     except OSError as error:
         raise InputError(
-            f"{target} cannot be written ({error.strerror or error}); mend the folder's "
+            f"{target} cannot be written ({error.strerror or error}); fix the folder's "
             f"permissions or free some space, then run again."
         ) from error
     finally:

@@ -87,7 +87,7 @@ def _column(table: pa.Table, name: str, source: str) -> Tensor:  # [N, 1 or cate
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(
             f"{source}: the column {name} must hold numbers or categories ({first_line(error)}); "
-            "mend it."
+            "fix it."
         ) from error
     return torch.from_numpy(values.to_numpy().astype(np.float64))[:, None]
 
@@ -98,7 +98,7 @@ def _categories(table: pa.Table, name: str, source: str) -> Tensor:  # [N, categ
     if number is not None:
         raise InputError(
             f"{source}: the column {name} must hold numbers or categories, not both: it has text, "
-            f"of which {shown(number)} reads as a number; mend it."
+            f"of which {shown(number)} reads as a number; fix it."
         )
     if len(values) > MOST_CATEGORIES:
         raise InputError(

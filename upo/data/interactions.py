@@ -205,7 +205,7 @@ def _check_range(index: Tensor, size: int, name: str, source: str) -> None:
         row = int(torch.nonzero((index < 0) | (index >= size))[0])
         raise InputError(
             f"{source}: row {row + 1} has {name} index {int(index[row])}, but indices must lie in "
-            f"0..{size - 1}; mend the row or give the true number of {name}s."
+            f"0..{size - 1}; fix the row or give the true number of {name}s."
         )
 
 
@@ -219,7 +219,7 @@ def _check_ratings(ratings: Tensor, allowed: tuple[float, float] | None, source:
         scale = "be finite numbers" if allowed is None else f"lie in {low:g}..{high:g}"
         raise InputError(
             f"{source}: row {row + 1} has the rating {float(ratings[row]):g}, but ratings must "
-            f"{scale}; mend or remove the row ({len(wrong)} rows in all)."
+            f"{scale}; fix or remove the row ({len(wrong)} rows in all)."
         )
 
 

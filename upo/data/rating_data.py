@@ -126,14 +126,14 @@ def _check_propensities(propensities: Tensor, size: tuple[int, int], name: str) 
     if tuple(propensities.shape) != size:
         raise InputError(
             f"{name}: the propensities must be a table of {size[0]} users x {size[1]} items, got "
-            f"shape {tuple(propensities.shape)}; mend the file or leave it out."
+            f"shape {tuple(propensities.shape)}; fix the file or leave it out."
         )
     wrong = torch.nonzero(~((propensities > 0) & (propensities <= 1)))
     if len(wrong):
         user, item = wrong[0].tolist()
         raise InputError(
             f"{name}: the propensity of user {user} and item {item} (counted from 0) is "
-            f"{float(propensities[user, item]):g}, but must lie in (0, 1]; mend the file or leave "
+            f"{float(propensities[user, item]):g}, but must lie in (0, 1]; fix the file or leave "
             f"it out."
         )
 

@@ -94,7 +94,7 @@ def write_id_maps(data: RatingData, folder: str | Path) -> None:
             temporary.replace(target)
         except OSError as error:
             raise InputError(
-                f"{target} cannot be written ({error.strerror or error}); mend the folder's "
+                f"{target} cannot be written ({error.strerror or error}); fix the folder's "
                 f"permissions or choose another."
             ) from error
 
@@ -119,7 +119,7 @@ def _read(
             return _read_csv(path, key, _CSV[suffix], wanted, columns)
     except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, OSError) as error:
         raise InputError(
-            f"{key}={path} cannot be read ({first_line(error)}); mend that row or restore the file."
+            f"{key}={path} cannot be read ({first_line(error)}); fix that row or restore the file."
         ) from error
     raise InputError(
         f"{key}={path} ends in {suffix or 'nothing'}, which is not known; allowed are "

@@ -99,7 +99,7 @@ def read_matrix(path: Path) -> Tensor:  # [rows, columns] float64
 
 def _unreadable(path: Path, error: OSError) -> InputError:
     return InputError(
-        f"{path} cannot be read ({error.strerror or error}); mend the path or its permissions."
+        f"{path} cannot be read ({error.strerror or error}); fix the path or its permissions."
     )
 
 
@@ -110,7 +110,7 @@ def _complaint(
     header: bool,
 ) -> InputError:
     """Find the first bad line; slow, but only ever run on a damaged file."""
-    mend = "restore the file from its source"
+    fix = "restore the file from its source"
     names = list(columns) if columns else None
     width = len(names) if names else None
     wanted: dict[int, str] = {}
@@ -125,7 +125,7 @@ def _complaint(
                 if absent:
                     return InputError(
                         f"{path}, line {number}: no column {' or '.join(absent)} among "
-                        f"{_shown(line)}; {mend} or rename its columns."
+                        f"{_shown(line)}; {fix} or rename its columns."
                     )
                 wanted = {k: name for k, name in enumerate(cells) if name in (names or [])}
                 width = len(cells)
@@ -134,7 +134,7 @@ def _complaint(
             if len(cells) != width:
                 return InputError(
                     f"{path}, line {number}: {width} columns expected, found {len(cells)} in "
-                    f"{_shown(line)}; {mend}."
+                    f"{_shown(line)}; {fix}."
                 )
             for place, cell in enumerate(cells):
                 name = wanted.get(place) if header else names[place] if names else "value"
@@ -144,9 +144,9 @@ def _complaint(
                 if not _is_number(cell, whole):
                     kind = "a whole number" if whole else "a number"
                     return InputError(
-                        f"{path}, line {number}: the {name} {_shown(cell)} is not {kind}; {mend}."
+                        f"{path}, line {number}: the {name} {_shown(cell)} is not {kind}; {fix}."
                     )
-    return InputError(f"{path} holds no rows that can be read as numbers; {mend}.")
+    return InputError(f"{path} holds no rows that can be read as numbers; {fix}.")
 
 
 def _is_number(cell: str, whole: bool) -> bool:

@@ -59,7 +59,7 @@ def write_model(
             save_atomically(content, path)
         except OSError as error:
             raise InputError(
-                f"{path} cannot be written ({error.strerror or error}); mend the folder's "
+                f"{path} cannot be written ({error.strerror or error}); fix the folder's "
                 "permissions or choose another."
             ) from error
     return path

@@ -110,7 +110,7 @@ def _grammar(key: str, value: Any) -> str:
         return "[" + ",".join(_grammar(key, inner) for inner in value) + "]"
     raise InputError(
         f"{key} must be a number, text, true, false, null or a list of them, got "
-        f"{type(value).__name__}; mend it."
+        f"{type(value).__name__}; fix it."
     )
 
 
@@ -132,7 +132,7 @@ def resolved(config: DictConfig) -> DictConfig:
 
 @contextmanager
 def as_library() -> Iterator[None]:
-    """Silence other libraries for a while, and end what a person can mend in one sentence."""
+    """Silence other libraries for a while, and end what a person can fix in one sentence."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     try:

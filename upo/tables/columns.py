@@ -117,7 +117,7 @@ class _Ratings:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             reason = str(error).splitlines()[0].rstrip(". ")
             raise InputError(
-                f"{source}: the column {name} must hold numbers ({reason}); mend it."
+                f"{source}: the column {name} must hold numbers ({reason}); fix it."
             ) from error
         with np.errstate(over="ignore"):  # too large for float32 is not exact either
             narrow = values.astype(np.float32)

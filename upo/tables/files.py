@@ -44,7 +44,7 @@ def read_blocks(path: Path, key: str, text: list[str], extra: list[str]) -> Iter
             yield from _csv_blocks(path, key, _CSV[kind], text, wanted)
     except _DAMAGE as error:
         raise InputError(
-            f"{key}={path} cannot be read ({first_line(error)}); mend that row or restore the file."
+            f"{key}={path} cannot be read ({first_line(error)}); fix that row or restore the file."
         ) from error
 
 
@@ -86,7 +86,7 @@ def table_writer(path: Path, key: str) -> Iterator["TableWriter"]:
             writer.close()
     except OSError as error:
         raise InputError(
-            f"{key}={path} cannot be written ({error.strerror or error}); mend the folder's "
+            f"{key}={path} cannot be written ({error.strerror or error}); fix the folder's "
             "permissions or choose another."
         ) from error
 

@@ -54,12 +54,12 @@ class StagePlan:
                 continue
             if isinstance(value, str) or value < least:
                 raise InputError(
-                    f"A stage's {name} must be at least {least}, or auto, got {value!r}; mend "
+                    f"A stage's {name} must be at least {least}, or auto, got {value!r}; fix "
                     "estimator.stages."
                 )
         if self.select not in (True, False, LAST):
             raise InputError(
-                f"A stage's select must be true, false or last, got {self.select!r}; mend "
+                f"A stage's select must be true, false or last, got {self.select!r}; fix "
                 "estimator.stages."
             )
         if not self.observed_batch and not self.pair_batch:

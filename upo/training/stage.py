@@ -84,7 +84,7 @@ class StageModule(L.LightningModule):
             hold_out=bool(fixed.select),
         )
         self.steps_per_epoch = fixed.steps
-        self.first_epoch = 0  # where a resumed run takes up
+        self.first_epoch = 0  # where a resumed run continues
         self.epoch_logs: dict[str, Tensor] = {}  # means over the epoch so far, [R] each
         self.mar = mar
         self.replay, self.compiled = replay, compiled

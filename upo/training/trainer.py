@@ -88,7 +88,7 @@ def make_trainer(config: DictConfig | Mapping[str, Any], **run: Any) -> L.Traine
             if key in settings
         )
         raise InputError(
-            f"{given} is not to be had here ({' '.join(str(error).split())[:300].rstrip('.')}); "
+            f"{given} is not available here ({' '.join(str(error).split())[:300].rstrip('.')}); "
             "try trainer.accelerator=cpu trainer.devices=1 trainer.precision=32-true."
         ) from error
 
