@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 import types
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from upo.benchmark import compose_run, split_arguments
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator
 from upo.runs.experiment import Experiment
-from upo.tuning import OPTIONS
+from upo.tuning import Settings
 
 # the trainer's own, of a function that torch has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
@@ -199,7 +200,8 @@ def test_every_benchmark_command_composes(words):
 
 @pytest.mark.parametrize("words", arguments("python", "-m", "upo.tuning"), ids=" ".join)
 def test_every_tuning_command_composes(words):
-    own = [word for word in words if word.partition("=")[0] in OPTIONS]
+    options = {field.name for field in fields(Settings)}
+    own = [word for word in words if word.partition("=")[0] in options]
     assert compose("train", overrides=[word for word in words if word not in own])
     for word in own:
         key, _, value = word.partition("=")
