@@ -13,8 +13,8 @@ from upo.errors import InputError
 _SIZES = ("size", "end", "n", "steps", "repeats", "output_size", "num_samples")
 
 
-class Budget(TorchDispatchMode):
-    """Within the block, an operation that would exceed the budget ends in a sentence before it runs.
+class Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within the block, an operation beyond the budget ends in a sentence before it runs.
 
     Args:
         elements: Most elements of one tensor; all together may have sixteen times as many.
@@ -23,17 +23,13 @@ class Budget(TorchDispatchMode):
         sentence: What to say.
     """
 
-    def __init__(
-        self, *, elements: int, operations: int, seconds: float, sentence: str
-    ) -> None:
-        super().__init__()
+    def __init__(self, *, elements: int, operations: int, seconds: float, sentence: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self._elements, self._operations = elements, operations
         self._left, self._sentence = 16 * elements, sentence
         self._end = time.process_time() + seconds
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self._operations -= 1
         for declared, value in zip(func._schema.arguments, args, strict=False):

@@ -9,17 +9,23 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from upo.core.archive import ArchiveError, read_archive
+from upo.core.budget import Budget
 from upo.core.distributed import rank
+from upo.core.yaml_files import YamlError, parse_yaml
 from upo.errors import InputError
+from upo.fitted.content import ContentError, check_networks, checked, elements
+from upo.fitted.parts import ForeignPartError, build
 from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator
-from upo.tables.ids import plain_ids, restored_ids
+from upo.tables.ids import plain_ids
 from upo.tables.numbering import Ids
 from upo.training.checkpoint import save_atomically
 
 SCHEMA = 2
 FILE = "model.pt"
+REMEDY = "upo.load(..., trusted=True)"
 
 
 def write_model(
@@ -69,86 +75,94 @@ def read_model(folder: str | Path, *, trusted: bool) -> dict[str, Any]:
     """The arguments of a ``Fitted``; those of the function as in ``upo.load``.
 
     Raises:
-        InputError: If the file is missing, damaged, or of another schema.
+        InputError: If the file is missing, damaged, of another schema, or would build what is not
+            of upo.
     """
     path = Path(folder) / FILE if Path(folder).is_dir() else Path(folder)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path} is not there; give the folder that .save wrote to.")
-    damaged = f"{path} is not a readable model of upo; restore the file or fit again."
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises many kinds
-        raise InputError(damaged) from error
-    if not isinstance(content, dict) or "schema" not in content:
-        raise InputError(damaged)
-    if content["schema"] != SCHEMA:
-        raise InputError(
-            f"{path} has model schema {content['schema']} (written by upo {content.get('upo')}), "
-            f"upo {version('upo')} reads {SCHEMA}; install the version that wrote it or fit again."
-        )
-    try:
-        config = OmegaConf.create(content["config"])
-        assert isinstance(config, DictConfig)  # written as a mapping
-        if not trusted:
-            check_targets(config, path, "upo.load(..., trusted=True)")
-        ids = [restored_ids(content[name]) for name in ("user_ids", "item_ids")]
-        keys = content["keys"]
-        size = content.get("size", [len(x) for x in ids])  # older files have ids of D alone
-        columns = content.get("features", [None, None])
+        file = read_archive(path)
+        if not isinstance(file, dict) or "schema" not in file:
+            raise ContentError("it has no schema")
+        if file["schema"] != SCHEMA:
+            raise InputError(
+                f"{path} has model schema {str(file['schema'])[:20]} (written by upo "
+                f"{str(file.get('upo'))[:20]}), upo {version('upo')} reads {SCHEMA}; install the "
+                "version that wrote it or fit again."
+            )
+        content = checked(file)
+        config: Any = OmegaConf.create(content.config) if trusted else parse_yaml(content.config)
         space = PairSpace(
-            keys,
-            torch.zeros(len(keys)),
-            size[0],
-            size[1],
-            content["seeds"],
-            features=(columns[0], columns[1]),
+            content.keys,
+            torch.zeros(len(content.keys)),
+            *content.size,
+            content.seeds,
+            features=content.features,
         )
-        if any(len(known) < n for known, n in zip(ids, size, strict=True)):
-            raise InputError(damaged)
-        networks = build_estimator(config, space)
-        networks.load_state_dict(content["networks"])
-        return {
-            "estimator": networks,
-            "config": config,
-            "metrics": pd.DataFrame(content["metrics"]),
-            "columns": (content["columns"][0], content["columns"][1]),
-            "user_ids": ids[0],
-            "item_ids": ids[1],
-            "params": content["params"],
-        }
+        if trusted:
+            estimator = build_estimator(config, space)
+            estimator.load_state_dict(content.networks)
+        else:
+            estimator = stranger(config, space, content.networks, path, REMEDY)
     except InputError:
         raise
     except Exception as error:  # whatever a damaged file brings about
-        raise InputError(damaged) from error
+        raise damaged(path, error) from error
+    return {
+        "estimator": estimator,
+        "config": OmegaConf.create(config),
+        "metrics": content.metrics,
+        "columns": content.columns,
+        "user_ids": content.user_ids,
+        "item_ids": content.item_ids,
+        "params": content.params,
+    }
 
 
-def check_targets(config: DictConfig, path: Path, remedy: str) -> None:
-    """Only networks and parts of upo are built from a file: a file could name any function.
+def stranger(
+    config: Any, space: PairSpace, networks: Mapping[str, torch.Tensor], path: Path, remedy: str
+) -> Estimator:
+    """An estimator of a file that nobody vouches for: our classes, and no more than it holds.
 
     Args:
-        config: An estimator's configuration.
-        path: The file, for the sentence.
+        config: Plain values of an estimator's configuration.
+        space: Its pair space.
+        networks: Its state.
+        path: The file, for sentences.
         remedy: What to do with a file that is trusted.
 
     Raises:
         InputError: If it would build anything else.
+        ContentError: If the state is not that of the networks.
     """
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    for part in ("networks", "weighting", "form", "bins"):
-        for target in targets(plain.get(part)):
-            home, _, name = target.rpartition(".")
-            if not (home.startswith("upo.models.") and home.count(".") == 2 and name[:1].isupper()):
-                raise InputError(
-                    f"{path} would build {target}, which is not of upo.models; if you trust the "
-                    f"file, {remedy}."
-                )
+    if not isinstance(config, dict) or not isinstance(config.get("networks"), dict):
+        raise ContentError("its configuration names no networks")
+    if not isinstance(config.get("name"), str):
+        raise ContentError("its configuration has no name")
+    size = elements(networks) + space.n_observed
+    budget = Budget(
+        elements=4 * size + 2**20,
+        operations=200 * (len(networks) + 10) * (space.replicas + 10),
+        seconds=6.0 + size / 1e6,
+        sentence=f"{path} asks for larger networks than it holds; {damage(path)}",
+    )
+    try:
+        with budget:
+            estimator = build_estimator(config, space, build)
+            check_networks(estimator, networks)
+    except ForeignPartError as error:
+        raise InputError(f"{path} {error}; if you trust the file, {remedy}.") from error
+    return estimator
 
 
-def targets(tree: Any) -> list[str]:
-    """Whatever a configuration would build, at any depth."""
-    if isinstance(tree, list):
-        return [target for inner in tree for target in targets(inner)]
-    if not isinstance(tree, dict):
-        return []
-    own = [str(tree["_target_"])] if "_target_" in tree else []
-    return own + [target for inner in tree.values() for target in targets(inner)]
+def damage(path: Path) -> str:
+    """What to do about a damaged file."""
+    return "restore the file or fit again." if path.name == FILE else "restore it or train again."
+
+
+def damaged(path: Path, error: BaseException) -> InputError:
+    """The sentence for whatever a damaged file brings about."""
+    known = isinstance(error, ContentError | ArchiveError | YamlError)
+    reason = f" ({error})" if known else ""
+    return InputError(f"{path} is not a readable model of upo{reason}; {damage(path)}")

@@ -1,27 +1,37 @@
 """The model of a finished run of ``train.py``, from its run folder."""
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from upo.core.budget import Budget
+from upo.core.yaml_files import followed, read_yaml
 from upo.data.datamodule import RatingDataModule
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
 from upo.evaluation.protocols import Protocol
-from upo.fitted.file import FILE, check_targets, targets
+from upo.fitted.content import ContentError, check_seeds
+from upo.fitted.file import FILE, damaged, stranger
 from upo.fitted.model import Fitted, load
+from upo.fitted.parts import ForeignPartError, build
 from upo.fitted.settings import resolved
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator
 from upo.runs.config import scheduled
+from upo.tables.frames import first_line
 from upo.tables.numbering import Ids
 from upo.training.checkpoint import load_checked
 
+REMEDY = "trusted=true"
+PAIRS = 10**9  # users x items of a simulated world that a folder may ask for
+RESULTS = 2**24  # bytes of a results.csv
 _FILES = ("train", "test", "user_features", "item_features", "data_dir")
 
 
@@ -41,43 +51,71 @@ def load_model(folder: Path, *, log: Path | None = None, trusted: bool = False) 
     """
     if (folder / FILE).is_file():
         return load(folder, trusted=trusted)
-    config = _config(folder)
+    config = _config(folder, trusted=trusted)
+    dataset = config["dataset"]
     if log is not None:
-        if "train" not in config.dataset:
+        if "train" not in dataset:
             raise InputError(f"log={log} is for runs with dataset=table; leave it out.")
-        config.dataset.train = str(log.resolve())
-    if not trusted:
-        _check_trust(config, folder)
-    state = _last_state(config, folder)
-    datamodule: RatingDataModule = instantiate(config.dataset)
-    protocol: Protocol = instantiate(config.protocol)
-    data = datamodule.data
-    user_ids, item_ids = _ids(data, folder)
-    space = PairSpace.of(datamodule.data, state["seeds"], protocol.holdout)
-    estimator = build_estimator(config.estimator, space)
+        dataset["train"] = str(log.resolve())
+    state, path = _last_state(config, folder)
+    seeds, networks = state.get("seeds") or [], state.get("estimator") or {}
+    sentence = f"{path}: the data that the run names take too long or too much to read"
     try:
-        estimator.load_state_dict(state["estimator"])
-    except RuntimeError as error:
+        if trusted:
+            datamodule: RatingDataModule = instantiate(dataset)
+            protocol: Protocol = instantiate(config["protocol"])
+            data = datamodule.data
+        else:
+            seeds = check_seeds(seeds)
+            budget = Budget(
+                elements=2**26,
+                operations=10**6,
+                seconds=8.0,
+                sentence=f"{sentence}; if you trust the folder, {REMEDY}.",
+            )
+            with budget:
+                datamodule = build("dataset", _harmless(dataset))
+                protocol = build("protocol", config["protocol"])
+                data = datamodule.data
+        user_ids, item_ids = _ids(data, folder)
+        space = PairSpace.of(data, seeds, protocol.holdout)
+        if trusted:
+            estimator = build_estimator(config["estimator"], space)
+            estimator.load_state_dict(networks)
+        else:
+            estimator = stranger(config["estimator"], space, networks, path, REMEDY)
+    except ForeignPartError as error:
+        where = folder / ".hydra" / "config.yaml"
+        raise InputError(f"{where} {error}; if you trust the folder, {REMEDY}.") from error
+    except InputError:
+        raise
+    except (RuntimeError, ContentError) as error:
         raise InputError(
-            f"{folder}: the networks have other sizes than the data of {data.name}, which has "
+            f"{folder}: the networks do not fit the data ({first_line(error)}), which may have "
             "changed since the run; restore the data, or train again."
         ) from error
+    except Exception as error:  # whatever a damaged folder brings about
+        raise damaged(path, error) from error
     results = folder / "results.csv"
     return Fitted(
         estimator,
-        resolved(config),
-        metrics=pd.read_csv(results) if results.is_file() else pd.DataFrame(),
+        resolved(config) if trusted else OmegaConf.create(config["estimator"]),
+        metrics=_metrics(results, len(seeds)),
         columns=(
-            str(config.dataset.get("user_column", "user")),
-            str(config.dataset.get("item_column", "item")),
+            str(dataset.get("user_column", "user")),
+            str(dataset.get("item_column", "item")),
         ),
         user_ids=user_ids,
         item_ids=item_ids,
     )
 
 
-def _config(folder: Path) -> DictConfig:
-    """The composed configuration, with files where they were seen from the run's own folder."""
+def _config(folder: Path, *, trusted: bool) -> Any:
+    """The composed configuration, with files where they were seen from the run's own folder.
+
+    Plain values with their references followed, unless the folder is trusted: only then do
+    Hydra's resolvers see it.
+    """
     path = folder / ".hydra" / "config.yaml"
     if not path.is_file():
         raise InputError(
@@ -85,53 +123,92 @@ def _config(folder: Path) -> DictConfig:
             "give the folder that train.py or .save wrote to."
         )
     try:
-        config = OmegaConf.load(path)
         run = path.with_name("hydra.yaml")
-        cwd = OmegaConf.select(OmegaConf.load(run), "hydra.runtime.cwd") if run.is_file() else "."
-        assert isinstance(config, DictConfig)
-        needed = {"dataset", "estimator", "protocol", "paths"} - set(map(str, config))
-        if needed:
-            raise ValueError(f"it lacks {', '.join(sorted(needed))}")
-        config.paths.data_dir = str(Path(cwd) / config.paths.data_dir)
-        for key in _FILES:
-            value = config.dataset.get(key)
-            if value is not None:
-                config.dataset[key] = str(Path(cwd) / str(value))
-    except (OmegaConfBaseException, OSError, ValueError, AssertionError, TypeError) as error:
-        reason = (str(error).splitlines() or ["not a mapping"])[0]
+        hydra = read_yaml(run) if run.is_file() else {}
+        cwd = str(hydra.get("hydra", {}).get("runtime", {}).get("cwd", "."))
+        config: Any = OmegaConf.load(path) if trusted else read_yaml(path)
+        parts = ("dataset", "estimator", "protocol", "paths")
+        lacking = [part for part in parts if not hasattr(config.get(part), "items")]
+        if lacking:
+            raise ValueError(f"it lacks {', '.join(lacking)}")
+        if not trusted:
+            config = followed({part: config[part] for part in parts})
+        config["paths"]["data_dir"] = str(Path(cwd) / str(config["paths"]["data_dir"]))
+        for place in [config["dataset"], config["dataset"].get("base")]:
+            for key in _FILES:
+                value = place.get(key) if hasattr(place, "items") else None
+                if value is not None:
+                    place[key] = str(Path(cwd) / str(value))
+        stages = config["estimator"]["stages"]
+        if not hasattr(stages, "items") or not stages:
+            raise ValueError("its estimator has no stages")
+    except (
+        OmegaConfBaseException,
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+    ) as error:
+        reason = first_line(error)
         raise InputError(f"{path} cannot be read ({reason}); restore it or train again.") from error
     except Exception as error:  # the YAML reader has exceptions of its own
         raise InputError(f"{path} is not a readable YAML file; restore it.") from error
     return config
 
 
-def _check_trust(config: DictConfig, folder: Path) -> None:
-    """Only datasets, protocols and networks of upo are built from a file."""
-    path, remedy = folder / ".hydra" / "config.yaml", "trusted=true"
-    check_targets(config.estimator, path, remedy)
-    for part, home in (("dataset", "upo.data."), ("protocol", "upo.evaluation.protocols.")):
-        tree = OmegaConf.to_container(config[part], resolve=True)
-        for target in targets(tree):
-            name = target.removeprefix(home).rpartition(".")[2]
-            if not target.startswith(home) or not name[:1].isupper():
-                raise InputError(
-                    f"{path} would build {target}, which is not of {home[:-1]}; if you trust the "
-                    f"file, {remedy}."
-                )
+def _harmless(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a dataset that fetch nothing and write nowhere but into the usual cache.
+
+    Raises:
+        ForeignPartError: If its name could lead out of that, or its world is too large to draw.
+    """
+    changed = dict(dataset)
+    if not re.fullmatch(r"[\w][\w .-]{0,60}", str(changed.get("name", "table"))):
+        raise ForeignPartError(
+            f"calls its data {str(changed['name'])[:60]!r}, which is no plain name"
+        )
+    if "download" in changed:
+        changed["download"] = False
+    if "cache_dir" in changed:
+        changed["cache_dir"] = os.environ.get("UPO_CACHE_DIR", "cache")
+    sizes = [changed.get(key, 1) for key in ("n_users", "n_items")]
+    if not all(type(size) is int and 0 < size <= PAIRS for size in sizes):
+        raise ForeignPartError("asks for a world without a size")
+    if sizes[0] * sizes[1] > PAIRS:
+        raise ForeignPartError(f"asks for a world of {sizes[0]:,} x {sizes[1]:,} pairs")
+    if isinstance(changed.get("base"), dict):
+        changed["base"] = _harmless(changed["base"])
+    return changed
 
 
-def _last_state(config: DictConfig, folder: Path) -> dict[str, Any]:
-    """The checkpoint of the last stage, with all that the stages before it left."""
-    stages = scheduled(config.estimator)
+def _last_state(config: Any, folder: Path) -> tuple[dict[str, Any], Path]:
+    """The checkpoint of the last stage, with all that the stages before it left, and its file."""
+    estimator = config["estimator"]
+    plain = OmegaConf.create(estimator) if isinstance(estimator, dict) else estimator
+    stages = scheduled(plain)
+    if not all(re.fullmatch(r"\w{1,60}", stage) for stage in stages):
+        raise InputError(f"run={folder} has a stage whose name is no plain word; train again.")
     for stage in stages:
         path = folder / "checkpoints" / f"{stage}.pt"
         state = load_checked(path) if path.is_file() else {"done": False}
-        if not state["done"]:
+        if state.get("done") is not True:
             raise InputError(
                 f"run={folder} is not finished: stage {stage} of {', '.join(stages)} has no "
                 f"complete checkpoint; finish it with python train.py resume={folder}."
             )
-    return state
+    return state, path
+
+
+def _metrics(path: Path, rows: int) -> pd.DataFrame:
+    """The results of the run, if they are there and as many as its seeds."""
+    try:
+        if not path.is_file() or path.stat().st_size > RESULTS:
+            return pd.DataFrame()
+        found = pd.read_csv(path)
+    except (OSError, ValueError):
+        return pd.DataFrame()
+    return found if len(found) == rows else pd.DataFrame()
 
 
 def _ids(data: RatingData, folder: Path) -> tuple[Ids, Ids]:

@@ -1,6 +1,6 @@
 """From a composed configuration to networks, learners and stages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,30 +24,42 @@ MODULES: dict[str, Callable[..., StageModule]] = {
 }
 
 
-def build_estimator(config: DictConfig, space: PairSpace) -> Estimator:
+def build_estimator(
+    config: Mapping[str, Any] | DictConfig,
+    space: PairSpace,
+    make: Callable[[str, Any], Any] | None = None,
+) -> Estimator:
     """Networks and parts of one estimator.
 
     Args:
         config: ``cfg.estimator``.
         space: The pair space.
+        make: Builds a part from its settings, given what it is (``network``, ``weighting``,
+            ``form`` or ``bins``); Hydra if not given, which builds whatever is named.
 
     Raises:
         InputError: If there is no prediction network.
     """
-    if "prediction" not in config.networks:
-        raise InputError(f"estimator.networks of {config.name} lacks 'prediction'.")
+    make = make or _made
+    if "prediction" not in config["networks"]:
+        raise InputError(f"estimator.networks of {config['name']} lacks 'prediction'.")
     networks = {
-        str(role): instantiate(_unfinished(node))(space.sizes, purpose=str(role))
-        for role, node in config.networks.items()
+        str(role): make("network", node)(space.sizes, purpose=str(role))
+        for role, node in config["networks"].items()
     }
     parts = {
-        part: instantiate(config[part])
+        part: make(part, config[part])
         for part in ("weighting", "form", "bins")
         if config.get(part) is not None
     }
     parts.setdefault("form", PseudoLabel())
     parts.setdefault("bins", Bins())
     return Estimator(space, networks, **parts)
+
+
+def _made(part: str, node: Any) -> Any:
+    """A part by Hydra, a network without its sizes."""
+    return instantiate(_unfinished(node) if part == "network" else node)
 
 
 def build_stage(

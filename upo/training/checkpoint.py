@@ -11,6 +11,7 @@ import lightning as L  # noqa: N812
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from upo.core.archive import ArchiveError, read_archive
 from upo.core.distributed import rank
 from upo.core.files import atomic_file
 from upo.errors import InputError
@@ -33,9 +34,11 @@ def load_checked(path: Path) -> dict[str, Any]:
         InputError: If it is not such a file or of another schema.
     """
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises many kinds
-        raise InputError(f"{path} is not a readable checkpoint; remove it and run anew.") from error
+        content: dict[str, Any] = read_archive(path)
+    except (ArchiveError, OSError) as error:
+        raise InputError(
+            f"{path} is not a readable checkpoint ({error}); remove it and run anew."
+        ) from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else type(content).__name__
         raise InputError(
@@ -91,6 +94,16 @@ class StageCheckpoint(Callback):
         if not self.path.exists():
             return False, 0.0
         content = load_checked(self.path)
+        try:
+            return self._take_up(content, module)
+        except InputError:
+            raise
+        except Exception as error:  # whatever a damaged or foreign checkpoint brings about
+            raise InputError(
+                f"{self.path} is not a checkpoint of this stage; remove it and run anew."
+            ) from error
+
+    def _take_up(self, content: dict[str, Any], module: StageModule) -> tuple[bool, float]:
         if content["seeds"] != module.estimator.space.seeds.tolist():
             raise InputError(
                 f"{self.path} was written with seeds {content['seeds']}; resume with those."

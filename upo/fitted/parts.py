@@ -18,7 +18,7 @@ from torch import nn
 from upo.data.datamodule import RatingDataModule
 from upo.data.semisynthetic_completion import Completion
 from upo.errors import InputError
-from upo.protocols import Protocol
+from upo.evaluation.protocols import Protocol
 
 Fits = Callable[[type], bool]
 
@@ -56,8 +56,11 @@ PLACES = {
         ("upo.data",), _a(RatingDataModule), (("base", "dataset"), ("completion", "completion"))
     ),
     "completion": Place(("upo.data",), _a(Completion)),
-    "protocol": Place(("upo.protocols",), _a(Protocol)),
+    "protocol": Place(("upo.evaluation",), _a(Protocol)),
 }
+
+
+MOVED = {"upo.protocols": "upo.evaluation.protocols"}  # modules that older files name
 
 
 class ForeignPartError(InputError):
@@ -86,7 +89,7 @@ def build(place: str, tree: Any) -> Any:
     arguments = {
         key: _argument(value, inner.get(key, inner.get("*"))) for key, value in settings.items()
     }
-    if tree.get("_partial_", False) is True:
+    if place == "network":  # which gets its sizes later, whether the file says so or not
         return partial(kind, **arguments)
     return kind(**arguments)
 
@@ -108,6 +111,7 @@ def _argument(value: Any, place: str | None) -> Any:
 def _class(target: str, place: str) -> type:
     rules = PLACES[place]
     home, _, name = target.rpartition(".")
+    home = MOVED.get(home, home)
     found: Any = None
     if home in _modules(rules.rooms):
         found = vars(import_module(home)).get(name)
