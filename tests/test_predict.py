@@ -216,7 +216,7 @@ def spoil(kind, folder):
         ("config no yaml", "not a readable YAML"),
         ("foreign network", "would build os.system"),
         ("foreign dataset", "would build os.system"),
-        ("other sizes", "other sizes"),
+        ("other sizes", "other names or sizes"),
     ],
 )
 def test_a_folder_that_cannot_answer_says_why(home, tmp_path, kind, fragment, capsys):

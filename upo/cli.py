@@ -9,7 +9,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from upo.core.console import advice, first_process, quiet, say, sentences
@@ -19,6 +19,7 @@ from upo.runs.finished import begin, finish, finished
 from upo.runs.folder import run
 from upo.runs.overrides import prepared, train_help
 from upo.runs.results import Row, side_by_side, summarize
+from upo.runs.resumed import recorded
 from upo.training.settings import place
 from upo.training.trainer import settle
 
@@ -64,7 +65,7 @@ def _take_up(argv: list[str]) -> None:
     """Turn ``resume=RUN_DIR`` into the overrides of that run, with its folder as the run folder.
 
     Raises:
-        InputError: If there is no run in that folder.
+        InputError: If there is no run in that folder, or its record sets more than our own keys.
     """
     # a process that the first one started with its own arguments; torchrun starts all of them alike
     if "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -78,17 +79,7 @@ def _take_up(argv: list[str]) -> None:
     if not given or given[0] == "null":
         return
     folder = Path(given[0]).resolve()
-    saved = folder / ".hydra" / "overrides.yaml"
-    if not saved.is_file():
-        raise InputError(f"resume={given[0]}: no run was started there ({saved} is missing).")
-    overrides: Any = OmegaConf.to_container(OmegaConf.load(saved))
-    if not isinstance(overrides, list):  # killed before the first start had written it
-        raise InputError(f"resume={given[0]}: {saved} is empty or damaged; run anew.")
-    hydras = OmegaConf.load(saved.with_name("hydra.yaml")).hydra.overrides.hydra
-    before = [
-        *search_path(hydras),
-        *(str(o) for o in overrides if not str(o).startswith("resume=")),
-    ]
+    before = recorded(folder, argv[1:])
     now = [a for a in argv[1:] if not a.startswith(("resume=", "hydra.run.dir="))]
     quoted = str(folder).replace("'", "\\'")
     argv[1:] = [*before, *now, f"resume='{quoted}'", f"hydra.run.dir='{quoted}'"]

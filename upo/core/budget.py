@@ -2,18 +2,25 @@
 
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from upo.errors import InputError
 
-# arguments of operations that say how large a result is
-_SIZES = ("size", "end", "n", "steps", "repeats", "output_size", "num_samples")
+# what makes a tensor of sizes that it is told; all other results grow with what is there
+_SIZED = {
+    "empty", "eye", "full", "ones", "rand", "randint", "randn", "zeros", "new_empty", "new_full",
+    "new_ones", "new_zeros", "repeat", "tile", "expand", "broadcast_to", "resize_",
+}  # fmt: skip
+_FILLED = {"full", "randint", "new_full"}
+_REPEATED = {"repeat", "tile"}
+_COUNTED = {"arange", "randperm", "linspace", "logspace", "repeat_interleave"}
 
 
-class Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Budget(TorchFunctionMode):
     """Within the block, an operation beyond the budget ends in a sentence before it runs.
 
     Args:
@@ -24,31 +31,35 @@ class Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, *, elements: int, operations: int, seconds: float, sentence: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._elements, self._operations = elements, operations
         self._left, self._sentence = 16 * elements, sentence
         self._end = time.process_time() + seconds
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
         self._operations -= 1
-        for declared, value in zip(func._schema.arguments, args, strict=False):
-            if declared.name in _SIZES:
-                self._check(value)
-        for name, value in kwargs.items():
-            if name in _SIZES:
-                self._check(value)
+        if name in _SIZED or name in _COUNTED:
+            given = [*args, *kwargs.values()]
+            if name in _FILLED:  # with a value that may be any number
+                given = [x for x in given if isinstance(x, list | tuple)]
+            numbers = list(_numbers(given))
+            if args and isinstance(args[0], torch.Tensor) and name in _REPEATED:
+                numbers.append(args[0].numel())
+            size = math.prod(numbers) if name in _SIZED else max(numbers, default=0)
+            self._left -= size
+            if size > self._elements or self._left < 0:
+                raise InputError(self._sentence)
         if self._operations < 0 or time.process_time() > self._end:
             raise InputError(self._sentence)
-        result = func(*args, **kwargs)
-        if isinstance(result, torch.Tensor) and result._base is None:
-            self._left -= result.numel()
-            if self._left < 0:
-                raise InputError(self._sentence)
-        return result
+        return func(*args, **kwargs)
 
-    def _check(self, value: Any) -> None:
-        if isinstance(value, list | tuple):
-            value = math.prod(value)
-        if isinstance(value, int | float) and value > self._elements:
-            raise InputError(self._sentence)
+
+def _numbers(arguments: list[Any]) -> Iterator[int]:
+    """Whole numbers above 1 among arguments, sizes among them."""
+    for argument in arguments:
+        if isinstance(argument, list | tuple | torch.Size):
+            yield from _numbers(list(argument))
+        elif type(argument) is int and argument > 1:
+            yield argument

@@ -151,7 +151,9 @@ def _config(folder: Path, *, trusted: bool) -> Any:
         KeyError,
     ) as error:
         reason = first_line(error)
-        raise InputError(f"{path} cannot be read ({reason}); restore it or train again.") from error
+        raise InputError(
+            f"{path} is not a readable YAML file of a run ({reason}); restore it or train again."
+        ) from error
     except Exception as error:  # the YAML reader has exceptions of its own
         raise InputError(f"{path} is not a readable YAML file; restore it.") from error
     return config
