@@ -45,6 +45,12 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
             raise YamlError("it has too many or too long values")
         return super().compose_node(parent, index)
 
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        found = super().construct_mapping(node, deep)
+        if len(found) < len(node.value):
+            raise YamlError("it has a key twice")
+        return found
+
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]{0,18})$"), list("-+0123456789")

@@ -69,12 +69,14 @@ def _own(override: str, known: set[str], groups: set[str]) -> bool:
     parts = [part for part in re.split(r"[/.@]", key) if part != "_global_"]
     if parts[0] not in known | groups or (parts[0] == "logger" and len(parts) > 1):
         return False
-    if any(part in _ASKED or part.startswith("_") for part in parts):
+    if any(part in _ASKED or part == "hydra" or part.startswith("_") for part in parts):
         return False
     if "{" in value or len(value) > 4096:  # settings within settings, and references
         return False
     if parts[-1] == "name" and not _NAME.fullmatch(value):
         return False
+    if override.startswith("~") and not value:
+        return True
     choice = parts[0] in groups and ("." not in key or "@" in key)
     return not choice or bool(_CHOICE.fullmatch(value))
 
