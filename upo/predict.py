@@ -10,7 +10,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from upo.core.arguments import Command, argument
-from upo.core.console import command, quiet
+from upo.core.console import command, quiet, say
 from upo.errors import InputError
 from upo.fitted import Fitted
 from upo.fitted.run_folder import load_model
@@ -86,18 +86,46 @@ def main(words: Sequence[str]) -> None:
     """
     given, _ = COMMAND.parse(words)
     _check(given)
-    rows = 0
+    rows, unknown = 0, Unknown()
     with table_writer(given.out, "out") as writer:
         model = load_model(given.run, log=given.log, trusted=given.trusted)
         if given.propensity:
             model.need_propensity()
-        blocks = _recommendations(model, given) if given.top_k else _predictions(model, given)
+        answer = _recommendations if given.top_k else _predictions
+        blocks = answer(model, given, unknown)
         with tqdm(unit=" rows", unit_scale=True, disable=not given.progress) as bar:
             for block in blocks:
                 writer.write(block)
                 bar.update(block.num_rows)
                 rows += block.num_rows
-    sys.stdout.write(f"{given.out}: {rows:,} rows\n")
+    say(f"{given.out}: {rows:,} rows{unknown}")
+
+
+@dataclass
+class Unknown:
+    """How many of the users and items asked for the log does not have.
+
+    They are answered by means, which look like answers; a column that is spelled in another way
+    than in training shows here.
+    """
+
+    users: int = 0
+    items: int = 0
+    asked: int = 0
+
+    def count(self, model: Fitted, users: pa.ChunkedArray, items: pa.ChunkedArray | None) -> None:
+        """Count the rows of a block."""
+        self.asked += len(users)
+        self.users += model.unknown(users, of_users=True)
+        self.items += 0 if items is None else model.unknown(items, of_users=False)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{count / self.asked:.1%} of the {name}s"
+            for name, count in (("user", self.users), ("item", self.items))
+            if count
+        ]
+        return f" ({' and '.join(parts)} not in the log, answered by means)" if parts else ""
 
 
 def _check(given: Settings) -> None:
@@ -114,10 +142,12 @@ def _check(given: Settings) -> None:
         )
 
 
-def _predictions(model: Fitted, given: Settings) -> Iterator[pa.Table]:
+def _predictions(model: Fitted, given: Settings, unknown: Unknown) -> Iterator[pa.Table]:
     """User, item and what was asked for, for blocks of pairs."""
     assert given.pairs is not None  # _check has looked
     names = [given.user or model.columns[0], given.item or model.columns[1]]
+    if names[0] == names[1]:
+        raise InputError(f"user= and item= both name the column {names[0]!r}; name one for each.")
     wanted = ["prediction", *(["propensity"] if given.propensity else [])]
     before = 0
     for block in read_blocks(given.pairs, "pairs", names, []):
@@ -125,6 +155,7 @@ def _predictions(model: Fitted, given: Settings) -> Iterator[pa.Table]:
         check_nulls(block, f"pairs={given.pairs}", before)
         before += block.num_rows
         pairs = block.rename_columns(list(model.columns))
+        unknown.count(model, block[names[0]], block[names[1]])
         for what in wanted:
             values = model.values(what, pairs)  # [R, N]
             if given.seeds == "average":
@@ -135,7 +166,7 @@ def _predictions(model: Fitted, given: Settings) -> Iterator[pa.Table]:
         yield block
 
 
-def _recommendations(model: Fitted, given: Settings) -> Iterator[pa.Table]:
+def _recommendations(model: Fitted, given: Settings, unknown: Unknown) -> Iterator[pa.Table]:
     """User, item, score and rank, for batches of users."""
     assert given.top_k is not None  # _check has looked
     names = given.user or model.columns[0], given.item or model.columns[1]
@@ -143,6 +174,7 @@ def _recommendations(model: Fitted, given: Settings) -> Iterator[pa.Table]:
     for block in _users(model, given, names[0]):
         check_nulls(block, f"users={given.users}", before)
         before += block.num_rows
+        unknown.count(model, block[names[0]], None)
         for first in range(0, max(block.num_rows, 1), size):
             users = block[names[0]].slice(first, size)
             best = model.recommend(users.to_pylist(), given.top_k, exclude_seen=given.exclude_seen)

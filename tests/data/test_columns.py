@@ -9,8 +9,9 @@ import torch
 
 from upo.data.table import read_table
 from upo.errors import InputError
-from upo.tables import columns
-from upo.tables.columns import collect, csv_blocks, parquet_blocks
+from upo.tables import files
+from upo.tables.columns import collect
+from upo.tables.files import read_blocks
 
 NAMES = ("user", "item", "rating")
 
@@ -21,8 +22,8 @@ def block(users, items, ratings):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(columns, "BLOCK", 100)
-    monkeypatch.setattr(columns, "CSV_BLOCK", 1000)
+    monkeypatch.setattr(files, "ROWS", 100)
+    monkeypatch.setattr(files, "BYTES", 1000)
 
 
 def log(rows, seed=0):
@@ -46,7 +47,7 @@ def test_files_read_in_blocks_equal_a_whole_read(tmp_path, request, text):
     expected = sorted(set(table["user"].to_pylist()))
     assert whole.user_ids.tolist() == expected
     request.getfixturevalue("small_blocks")
-    count = len(list(csv_blocks(paths[1], ",", NAMES))), len(list(parquet_blocks(paths[0], NAMES)))
+    count = [len(list(read_blocks(path, "t", NAMES[:2], NAMES[2:]))) for path in paths]
     assert min(count) >= 10
     for path in paths:
         data = read_table(path)

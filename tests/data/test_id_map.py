@@ -1,3 +1,6 @@
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -6,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upo.tables import numbering as id_map
-from upo.tables.numbering import Numbered, Numbering, as_whole_numbers, join_ids
+from upo.tables.ids import Places, joint_index
+from upo.tables.kinds import NoIdError, as_whole_numbers
+from upo.tables.numbering import Numbered, Numbering, join_ids
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=4)
 COLUMNS = st.one_of(
@@ -73,7 +78,8 @@ def test_rows_beyond_one_block(monkeypatch):
         (["7", "٣"], False),  # a digit of another script
         (["7", "9" * 19], False),
         (["7", ""], False),
-        (["7", "7.0"], False),
+        (["7", "7.5"], False),
+        (["7", "7."], False),
     ],
 )
 def test_text_is_a_number_only_where_every_id_is_a_plain_one(texts, whole):
@@ -94,21 +100,73 @@ def test_text_stays_text_unless_asked():
     ("values", "expected"),
     [
         (pa.array([2.0, 1.0, 2.0]), np.array([2, 1])),
-        (pa.array([2.5, 1.0]), np.array([2.5, 1.0])),
-        (pa.array([1e300, 1.0]), np.array([1e300, 1.0])),  # whole, but no int64
-        (pa.array([2**64 - 1, 3], pa.uint64()), np.array([2**64 - 1, 3], np.uint64)),
+        (pa.array([-0.0, 0.0, 1.0]), np.array([0, 1])),
+        (pa.array([2.0, 1.0], pa.float32()), np.array([2, 1])),
+        (pa.array([Decimal("2.00"), Decimal("1.00")]), np.array([2, 1])),
+        (pa.array([2**64 - 1, 3], pa.uint64()), [str(2**64 - 1), "3"]),
         (pa.array([3, 2], pa.uint8()), np.array([3, 2])),
-        (pa.array([True, False]), np.array([True, False])),
+        (pa.array([True, False]), ["true", "false"]),
+        (pa.array([b"b", b"a"]), ["b", "a"]),
+        (pa.array([date(2024, 1, 2), date(2024, 1, 1)]), ["2024-01-02", "2024-01-01"]),
+        (
+            pa.array([datetime(2024, 1, 2, 3, 4, 5, 600000), datetime(2024, 1, 1)]),
+            ["2024-01-02 03:04:05.6", "2024-01-01 00:00:00"],
+        ),
         (pa.DictionaryArray.from_arrays([1, 0, 1], ["p", "q", "unused"]), ["q", "p"]),
+        (pa.array(["a\n", "a\r\nb"]), ["a\n", "a\r\nb"]),
     ],
-    ids=["whole floats", "floats", "huge floats", "huge", "unsigned", "flags", "categories"],
-)
+    ids=["whole floats", "zeros", "float32", "decimals", "huge", "unsigned", "flags", "bytes",
+         "days", "times", "categories", "line ends"],
+)  # fmt: skip
 def test_ids_of_any_type(values, expected):
     column = Numbered.of(pa.chunked_array([values]))
     assert column.values.tolist() == list(expected)
     if isinstance(expected, np.ndarray):
         assert column.values.dtype == expected.dtype
-    assert column.values[column.numbers].tolist() == values.to_pylist()
+        assert column.values[column.numbers].tolist() == [int(x) for x in values.to_pylist()]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_times_are_the_same_in_any_unit(unit):
+    times = pa.array([datetime(2024, 1, 2, 3, 4, 5), datetime(2024, 1, 2)]).cast(pa.timestamp(unit))
+    assert Numbered.of(pa.chunked_array([times])).values.tolist() == [
+        "2024-01-02 03:04:05",
+        "2024-01-02 00:00:00",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (pa.array([2.5, 1.0]), "2.5, a number with a fraction"),
+        (pa.array([1e300]), "where neighbours are one and the same"),
+        (pa.array([2.0**24, 1], pa.float32()), "float numbers of 16,777,216 and more"),
+        (pa.array([float("inf")]), "inf"),
+        (pa.array([Decimal("1.5")]), "fractions"),
+        (pa.array([timedelta(1)]), "duration"),
+        (pa.array([[1]]), "list"),
+        (pa.array([{"a": 1}]), "struct"),
+        (pa.array([b"\xff"]), "bytes that are no text"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_asked_for_by_value_is_no_id(values, reason):
+    with pytest.raises(NoIdError, match=reason):
+        Numbered.of(pa.chunked_array([values]))
+
+
+def test_numbers_are_one_however_they_are_spelled():
+    column = numbered([["7", "7.0"], ["8", "7.00"]], parse=True)
+    assert column.values.tolist() == [7, 8]
+    assert column.numbers.tolist() == [0, 0, 1, 0]
+    places = Places(np.array([0, 7, 8]))
+    for asked in (["8.0", "7", "9", "-0.0", "007", " 7"], [8.0, 7.0, 9.0, -0.0, 70.0, 71.0]):
+        found = places.find(pa.chunked_array([pa.array(asked)]))
+        assert found.tolist() == [2, 1, -1, 0, -1, -1]
+    text = Places(np.array(["7", "a"], dtype=object))
+    assert text.find(pa.chunked_array([pa.array([7.0, 8.0])])).tolist() == [0, -1]
+    index, count = joint_index([pa.chunked_array([[x]]) for x in ("7", "7.0")])
+    assert (index[0].tolist(), index[1].tolist(), count) == ([0], [0], 1)
 
 
 def test_nothing_at_all():
@@ -116,8 +174,3 @@ def test_nothing_at_all():
     assert len(numbered([[], [None, None], []], pa.int64()).numbers) == 2
     (index,), ids = join_ids([Numbering().result()])
     assert (len(index), len(ids)) == (0, 0)
-
-
-def test_lists_are_no_ids():
-    with pytest.raises(pa.ArrowNotImplementedError):
-        numbered([[[1], [2]]])

@@ -240,7 +240,7 @@ MODELS = {
     "infinite weights": _first(lambda w: w / 0),
     "weights of whole numbers": _first(lambda w: w.long()),
     "stride of 0": _first(lambda w: torch.zeros(1).expand(10**9)),
-    "other shapes": _first(lambda w: w[..., :1]),
+    "other shapes": _first(lambda w: w.flatten()[:3]),
     "a tensor too many": _network(lambda s: s.update(more=torch.zeros(3))),
     "a tensor too few": _network(lambda s: s.pop(next(iter(s)))),
     "contains itself": _self_reference,

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from upo.audit.reading import read_file
 from upo.audit.result import audit
 from upo.core.arguments import Command, argument
-from upo.core.console import command, quiet
+from upo.core.console import command, quiet, say
+from upo.tables.files import read_every_column
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Settings:
     observed: str = argument("name of the column of 0 and 1", default="observed")
     propensity: str = argument("name of the propensity column", default="propensity")
     weight: str | None = argument("name of the weight column, if there is one", default=None)
+    spreadsheet: bool = argument(
+        "put ' before text in tables that a spreadsheet would take for a formula",
+        default=True,
+        value="false",
+    )
 
 
 COMMAND = Command(
@@ -62,7 +67,7 @@ def main(words: Sequence[str]) -> None:
     if given.features is not None:
         features = [] if given.features == ("none",) else list(given.features)
     result = audit(
-        read_file(given.pairs, (given.user, given.item)),
+        read_every_column(given.pairs, "pairs", (given.user, given.item)),
         features=features,
         alpha=given.alpha,
         p_min=given.p_min,
@@ -74,8 +79,12 @@ def main(words: Sequence[str]) -> None:
         propensity=given.propensity,
         weight=given.weight,
     )
-    report = result.save(given.out, title=f"Propensity audit of {given.pairs.name}")
-    sys.stdout.write(f"{result.summary()}\nwritten: {report}\n")
+    report = result.save(
+        given.out,
+        title=f"Propensity audit of {given.pairs.name}",
+        spreadsheet=given.spreadsheet,
+    )
+    say(f"{result.summary()}\nwritten: {report}")
 
 
 if __name__ == "__main__":

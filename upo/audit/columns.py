@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from upo.errors import InputError
+from upo.errors import InputError, visible
 from upo.tables.frames import encode
 
 MAX_GROUPS = 50  # distinct texts that still are groups; more are ids, names or comments
@@ -63,7 +63,7 @@ def chosen_columns(
         if reason is None:
             good.append(name)
         elif features is None:
-            notes.append(f"The column {name} was left out: it {reason}.")
+            notes.append(f"The column {visible(name, 60)} was left out: it {reason}.")
         else:
             raise InputError(
                 f"{source}: the column {name} {reason}; fix it or leave it out of features=."
@@ -82,7 +82,7 @@ def column_values(
         codes, found = encode(column)
         order = np.argsort(found.astype(str))
         values = np.argsort(order)[codes].astype(np.float64)
-        labels = [str(found[k]) for k in order]
+        labels = [visible(str(found[k]), 60) for k in order]
     owner = "pairs"
     for index, kind in ((users, "users"), (items, "items")):
         one = np.empty(index.max() + 1)
@@ -90,7 +90,7 @@ def column_values(
         if (one[index] == values).all():
             owner = kind
             break
-    return Column(name, owner, values, labels)
+    return Column(visible(name, 60), owner, values, labels)
 
 
 def _unusable(table: pa.Table, name: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from upo.errors import visible
 from upo.figures.style import styled
 
 DPI = 144  # sharp on dense screens; the page scales pictures down to its width
@@ -19,6 +20,8 @@ PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
@@ -79,7 +82,11 @@ def table(frame: pd.DataFrame, formats: Formats, found: "pd.Series[bool] | None"
             for name, (_, form) in formats.items()
         )
         start = '<tr class="found">' if mark else "<tr>"
-        lines.append(start + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+        lines.append(
+            start
+            + "".join(f"<td><bdi>{escape(visible(cell, 200))}</bdi></td>" for cell in cells)
+            + "</tr>"
+        )
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"

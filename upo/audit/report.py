@@ -12,7 +12,8 @@ from upo.audit.love import MOST, love_plot
 from upo.audit.page import PAGE, facts, paragraph, picture, table
 from upo.audit.segments import p_text, signed
 from upo.core.files import atomic_file
-from upo.errors import InputError
+from upo.core.text import guarded
+from upo.errors import InputError, visible
 from upo.figures.histogram import propensity_histogram
 from upo.figures.reliability import reliability_diagram
 
@@ -21,9 +22,10 @@ SHOWN = 20  # findings listed on the page; the CSV has all
 
 def page(audit: Findings, title: str) -> str:
     """The report; every text of the audited table is escaped."""
+    title = visible(title, 200)
     kind = "verdict found" if audit.n_found else "verdict"
     parts = [
-        f"<h1>{escape(title)}</h1>",
+        f"<h1><bdi>{escape(title)}</bdi></h1>",
         paragraph(audit.verdict, kind),
         _numbers(audit),
         *_findings(audit),
@@ -35,18 +37,18 @@ def page(audit: Findings, title: str) -> str:
     return PAGE.substitute(title=escape(title), body="\n".join(parts))
 
 
-def write(audit: Findings, folder: Path, title: str) -> Path:
+def write(audit: Findings, folder: Path, title: str, *, spreadsheet: bool = True) -> Path:
     """Write ``report.html`` and the tables into the folder, each in one move.
 
     Raises:
         InputError: If the folder cannot be written.
     """
+    tables = {"findings": audit.findings, "balance": audit.balance, "clips": audit.clips}
     files = {
-        "findings.csv": audit.findings.to_csv(index=False),
-        "balance.csv": audit.balance.to_csv(index=False),
-        "clips.csv": audit.clips.to_csv(index=False),
-        "report.html": page(audit, title),
+        f"{name}.csv": (guarded(frame) if spreadsheet else frame).to_csv(index=False)
+        for name, frame in tables.items()
     }
+    files["report.html"] = page(audit, title)
     for name, text in files.items():
         try:
             with atomic_file(folder / name) as file:
@@ -77,7 +79,7 @@ def _findings(audit: Findings) -> list[str]:
     found = audit.findings
     parts = ["<h2>Where the propensities are most wrong</h2>"]
     if len(found):
-        lines = "".join(f"<li>{escape(text)}</li>" for text in found.sentence[:SHOWN])
+        lines = "".join(f"<li><bdi>{escape(text)}</bdi></li>" for text in found.sentence[:SHOWN])
         parts += [f"<ol>{lines}</ol>"]
         if len(found) > SHOWN:
             parts += [paragraph(f"The {len(found) - SHOWN} others are in findings.csv.", "note")]

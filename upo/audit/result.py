@@ -20,8 +20,15 @@ class Audit(Findings):
         """The report as one page of HTML that needs no other file."""
         return page(self, title)
 
-    def save(self, folder: str | Path, title: str = "Propensity audit") -> Path:
+    def save(
+        self, folder: str | Path, title: str = "Propensity audit", *, spreadsheet: bool = True
+    ) -> Path:
         """Write ``report.html``, ``findings.csv``, ``balance.csv``, ``clips.csv``.
+
+        Args:
+            folder: Where; it is made if it is not there.
+            title: Of the page.
+            spreadsheet: Put ``'`` before text that a spreadsheet would take for a formula.
 
         Returns:
             The path of the report.
@@ -29,7 +36,7 @@ class Audit(Findings):
         Raises:
             InputError: If the folder cannot be written.
         """
-        return write(self, Path(folder), title)
+        return write(self, Path(folder), title, spreadsheet=spreadsheet)
 
 
 def audit(

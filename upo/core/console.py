@@ -17,13 +17,12 @@ from typing import Any, NoReturn
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from upo.errors import InputError, UnfinishedError
+from upo.errors import LONGEST, InputError, UnfinishedError, visible
 
 WRONG = 1  # wrong input, or something failed
 UNFINISHED = 75  # sysexits' EX_TEMPFAIL: the same again will go on
 INTERRUPTED = 128 + int(signal.SIGINT)  # what shells expect
 TERMINATED = 128 + int(signal.SIGTERM)
-LONGEST = 700  # characters of a sentence
 _SMALLER = "try fewer seeds or smaller batches, or a machine with more memory"
 
 
@@ -156,7 +155,8 @@ def first_process() -> bool:
 def say(text: str) -> None:
     """Print for the person at the terminal, once however many processes run."""
     if first_process():
-        sys.stdout.write(text + "\n")
+        lines = (visible(line, 10_000) for line in text.split("\n"))
+        sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
 
 
@@ -192,8 +192,7 @@ def _first_line(error: BaseException) -> str:
 
 def _one_line(text: str) -> str:
     """Text on one line, with control characters and direction marks as escapes, not too long."""
-    line = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in " ".join(text.split()))
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 4]} ..."
+    return visible(" ".join(text.split()), LONGEST)
 
 
 def _complain(line: str) -> None:

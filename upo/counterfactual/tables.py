@@ -69,6 +69,8 @@ def read_tables(
         InputError: If either is wrong, a pair is repeated, or no pair of the log is a candidate.
     """
     user, item, rating, score = columns
+    if user == item:
+        raise InputError(f"user and item are both the column {user!r}; name one for each.")
     alone = isinstance(scores, str)
     extra = [name for name in (propensity, scores) if isinstance(name, str)]
     if alone and imputed is not None:

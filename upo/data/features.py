@@ -41,7 +41,7 @@ def read_features(frame: Any, ids: Ids, key: str) -> tuple[Tensor, Unrated | Non
             f"{', '.join(table.column_names)}; rename or add them."
         )
     check_nulls(table, source)
-    codes, values = encode(table[key])
+    codes, values = encode(table[key], parse=ids.dtype.kind == "i")
     mine = ids
     if values.dtype.kind != ids.dtype.kind:
         values, mine = values.astype(str).astype(object), ids.astype(str).astype(object)

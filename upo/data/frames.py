@@ -9,6 +9,7 @@ from upo.data.duplicates import resolve_duplicates
 from upo.data.features import read_features
 from upo.data.interactions import Interactions, LabelRule
 from upo.data.rating_data import RatingData
+from upo.errors import InputError
 from upo.tables.columns import LogColumns, collect
 from upo.tables.frames import to_arrow
 from upo.tables.numbering import BLOCK, join_ids
@@ -21,6 +22,14 @@ class Columns:
     user: str = "user"
     item: str = "item"
     rating: str = "rating"
+
+    def __post_init__(self) -> None:
+        names = [self.user, self.item, self.rating]
+        if len(set(names)) < len(names):
+            raise InputError(
+                f"The user, the item and the rating are columns {', '.join(map(repr, names))}, two "
+                "of which are one; name a column for each."
+            )
 
 
 def rating_data_from_frames(

@@ -237,4 +237,10 @@ def _check_features(features: Tensor | None, size: int, name: str, source: str) 
             f"{source}: the features of {name} number {int(wrong[0])} (counted from 0) are not "
             f"all finite numbers; fill in or remove what is missing."
         )
+    wrong = torch.nonzero(~torch.isfinite(features.to(torch.float32)).all(dim=1))
+    if len(wrong):
+        raise InputError(
+            f"{source}: the features of {name} number {int(wrong[0])} (counted from 0) reach "
+            "beyond 3.4e38, the largest float32; give them in a larger unit."
+        )
     return features.to(torch.float32)

@@ -7,20 +7,19 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
 from upo.data.datamodule import RatingDataModule
 from upo.data.frames import Columns, rating_data_from_frames
 from upo.data.interactions import LabelRule
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
-from upo.tables.columns import LogColumns, collect, csv_blocks, parquet_blocks
-from upo.tables.frames import first_line
-from upo.tables.numbering import as_whole_numbers
+from upo.tables.columns import LogColumns, collect
+from upo.tables.files import read_blocks, read_every_column
 
-_PARQUET = (".parquet", ".pq")
-_CSV = {".csv": ",", ".tsv": "\t", ".txt": ","}  # each also with .gz behind it
+_REMEDY = (
+    "rename them, or name yours with dataset.user_column, dataset.item_column and "
+    "dataset.rating_column"
+)
 
 
 def read_table(
@@ -55,14 +54,14 @@ def read_table(
         InputError: If a file is missing, damaged, or holds what it should not.
     """
     columns = columns or Columns()
-    wanted = [columns.user, columns.item, columns.rating]
-    files = {"dataset.train": train, "dataset.test": test}
-    ratings = [f and _read(f, key, wanted, columns) for key, f in files.items()]
-    files = {"dataset.user_features": user_features, "dataset.item_features": item_features}
-    features = [f and _read(f, key, None, columns) for key, f in files.items()]
+    logs = [_log(train, "dataset.train", columns), _log(test, "dataset.test", columns)]
+    features = [
+        _features(user_features, "dataset.user_features", columns),
+        _features(item_features, "dataset.item_features", columns),
+    ]
     return rating_data_from_frames(
-        ratings[0],
-        ratings[1],
+        logs[0],
+        logs[1],
         columns=columns,
         label_rule=label_rule,
         rating_range=rating_range,
@@ -99,67 +98,27 @@ def write_id_maps(data: RatingData, folder: str | Path) -> None:
             ) from error
 
 
-def _read(
-    path: str | Path, key: str, wanted: list[str] | None, columns: Columns
-) -> pa.Table | LogColumns:
-    """The three columns of a log, compact, or with no columns given the table of a feature file."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{key}={path} is not a file; give the path of a CSV or Parquet file.")
-    suffixes = [s.lower() for s in path.suffixes if s.lower() != ".gz"]
-    suffix = suffixes[-1] if suffixes else ""
-    try:
-        if suffix in _PARQUET:
-            schema = pyarrow.parquet.read_schema(path)
-            _check_header(path, key, schema.names, wanted)
-            if wanted is None:
-                return pyarrow.parquet.read_table(path)
-            return collect(parquet_blocks(path, wanted), wanted, str(path))
-        if suffix in _CSV:
-            return _read_csv(path, key, _CSV[suffix], wanted, columns)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, OSError) as error:
-        raise InputError(
-            f"{key}={path} cannot be read ({first_line(error)}); fix that row or restore the file."
-        ) from error
-    raise InputError(
-        f"{key}={path} ends in {suffix or 'nothing'}, which is not known; allowed are "
-        f"{', '.join([*_CSV, *_PARQUET])}: rename or convert the file."
-    )
+def _log(path: str | Path | None, key: str, columns: Columns) -> LogColumns | None:
+    """The three columns of a log, compact."""
+    if path is None:
+        return None
+    path, names = Path(path), [columns.user, columns.item, columns.rating]
+    blocks = read_blocks(path, key, names[:2], names[2:], remedy=_REMEDY)
+    batches = (batch for block in blocks for batch in block.to_batches())
+    return collect(batches, names, str(path), parse_ids=True)
 
 
-def _read_csv(
-    path: Path, key: str, separator: str, wanted: list[str] | None, columns: Columns
-) -> pa.Table | LogColumns:
-    # One thread: only then do Arrow's messages name the row.
-    parsing = {
-        "read_options": pyarrow.csv.ReadOptions(use_threads=False),
-        "parse_options": pyarrow.csv.ParseOptions(delimiter=separator),
-    }
-    with pyarrow.csv.open_csv(path, **parsing) as reader:
-        names = reader.schema.names
-    _check_header(path, key, names, wanted)
-    if wanted is not None:
-        return collect(csv_blocks(path, separator, wanted), wanted, str(path), parse_ids=True)
-    ids = [name for name in (columns.user, columns.item) if name in names]
-    convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(ids, pa.string()))
-    table = pyarrow.csv.read_csv(path, convert_options=convert, **parsing)
-    for name in ids:
-        place = table.column_names.index(name)
-        table = table.set_column(place, name, as_whole_numbers(table[name]))
-    return table
-
-
-def _check_header(path: Path, key: str, names: Sequence[str], wanted: list[str] | None) -> None:
-    absent = [name for name in wanted or [] if name not in names]
-    if absent:
-        raise InputError(
-            f"{key}={path} has no column {' or '.join(absent)}, only {', '.join(names)}; rename "
-            f"them, or name yours with dataset.user_column, dataset.item_column and "
-            f"dataset.rating_column."
-        )
-    twice = [name for name in wanted or names if list(names).count(name) > 1]
+def _features(path: str | Path | None, key: str, columns: Columns) -> pa.Table | None:
+    """The table of a feature file, with ids as in the log."""
+    if path is None:
+        return None
+    ids = (columns.user, columns.item)
+    table = read_every_column(Path(path), key, ids)
+    names = table.column_names
+    twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise InputError(f"{key}={path} has more than one column {twice[0]}; keep one of them.")
+    return table
 
 
 class TableDataModule(RatingDataModule):

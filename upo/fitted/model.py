@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
@@ -230,6 +231,18 @@ class Fitted:
             item_ids=self.item_ids,
             params=self._params,
         )
+
+    def unknown(self, ids: pa.ChunkedArray, *, of_users: bool) -> int:
+        """How many of these ids neither train nor test had.
+
+        Args:
+            ids: Users or items, none missing.
+            of_users: Which of the two.
+
+        Raises:
+            InputError: If they are of a type that cannot be an id.
+        """
+        return int((self._places[0 if of_users else 1].find(ids) < 0).sum())
 
     def values(self, what: str, pairs: Any) -> Tensor:
         """``[R, N]`` float64 answers for the pairs of a frame.

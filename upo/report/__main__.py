@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from upo.core.arguments import Command, argument, unknown
-from upo.core.console import command, quiet
+from upo.core.console import command, quiet, say
 from upo.core.files import write_atomically
 from upo.errors import InputError
 from upo.report.figures import every_figure
@@ -24,6 +25,11 @@ class Settings:
     out: Path = argument("gets the tables and the figures", default=Path("report"), value="FOLDER")
     formats: tuple[str, ...] = argument(
         "of the tables", default=FORMATS, value="A,B", choices=FORMATS
+    )
+    spreadsheet: bool = argument(
+        "put ' before text in CSV that a spreadsheet would take for a formula",
+        default=True,
+        value="false",
     )
 
 
@@ -46,24 +52,30 @@ def main(words: Sequence[str]) -> int:
     for word in runs:
         key, equals, _ = word.partition("=")
         if ((equals and key.isidentifier()) or word.startswith("-")) and not Path(word).exists():
-            raise unknown(word, ["out", "formats"], "upo report")
+            raise unknown(word, ["out", "formats", "spreadsheet"], "upo report")
     if not runs:
         raise InputError(f"No runs were named; write upo report {COMMAND.usage[0]}.")
     frame = gather(runs)
     out, formats = given.out, given.formats
-    summaries = tables(frame)
-    text = markdown_text(summaries)
+    plain = given.spreadsheet
+    try:
+        summaries = tables(frame)
+        text = markdown_text(summaries)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise InputError(
+            f"The results in {', '.join(runs)} make no table ({error}); leave out what is damaged."
+        ) from error
     written = []
     if "md" in formats:
         write_atomically(out / "tables.md", text)
         written.append(out / "tables.md")
     for summary in summaries:
-        for suffix, render in (("csv", csv_text), ("tex", latex_text)):
+        for suffix, render in (("csv", partial(csv_text, spreadsheet=plain)), ("tex", latex_text)):
             if suffix in formats:
                 write_atomically(out / f"{summary.name}.{suffix}", render(summary))
                 written.append(out / f"{summary.name}.{suffix}")
     written += every_figure(frame, out)
-    sys.stdout.write(text + "\nWritten:\n" + "".join(f"  {path}\n" for path in written))
+    say(text + "\nWritten:\n" + "\n".join(f"  {path}" for path in written))
     return 0
 
 

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from upo import figures
 from upo.core.files import atomic_file
-from upo.errors import InputError
+from upo.core.text import file_name
+from upo.errors import InputError, visible
 from upo.figures.estimates import interval_dots
 from upo.figures.style import styled
 from upo.metrics.names import DIAGNOSED
@@ -135,11 +136,13 @@ def overview(frame: pd.DataFrame, path: str | Path, metrics: Sequence[str]) -> l
 def every_figure(frame: pd.DataFrame, folder: Path) -> list[Path]:
     """The figures that the runs have data for."""
     written: list[Path] = []
+    frame = frame.replace([np.inf, -np.inf], np.nan)
+    frame = frame.assign(estimator=[visible(e, 60).replace("$", r"\$") for e in frame.estimator])
     for summary, (_, part) in zip(tables(frame), frame.groupby(GROUP, sort=True), strict=True):
         settings = summary.keys[1:]
         metrics = [name for name in summary.metrics if part[name].notna().any()]
         for key in (k for k in settings if _numeric(part, k)):
-            stem = folder / f"{summary.name}-{short_names(settings)[key]}"
+            stem = folder / f"{summary.name}-{file_name(short_names(settings)[key])}"
             alone = _others_fixed(part, key, settings)
             bars = key.startswith("dataset.") and set(DIAGNOSED) <= set(metrics)
             if bars and alone["estimator"].nunique() > 1:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from upo.core.archive import ArchiveError, regular
+from upo.core.yaml_files import YamlError, read_yaml
 from upo.errors import InputError
 from upo.metrics.names import DEFINITIONS, DIAGNOSED
 from upo.runs.results import FIXED, LAST
 
+BYTES = 2**24  # of a results.csv; one of a thousand seeds has a few hundred thousand
 DIAGNOSTICS = "diagnostics"  # column: the definition of the four diagnostics
 DEFAULT_DIAGNOSTICS = "correct"
 GROUP = ["dataset", "protocol", DIAGNOSTICS]  # what one table may not mix
@@ -85,9 +87,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         InputError: If it is damaged.
     """
     try:
+        if regular(path) > BYTES:
+            raise _damaged(path, f"it has more than {BYTES >> 20} MiB")
         with path.open(encoding="utf-8", newline="") as file:
             raw = list(csv.DictReader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (ArchiveError, OSError, UnicodeDecodeError, csv.Error) as error:
         raise _damaged(path, str(error)) from error
     if not raw:
         raise _damaged(path, "it has no rows")
@@ -129,7 +133,7 @@ def _results_below(folder: Path) -> Iterator[Path]:
         yield folder.resolve()
         return
     for path in folder.rglob("results.csv"):
-        if (path.parent / "summary.json").is_file():  # written last
+        if path.is_file() and (path.parent / "summary.json").is_file():  # written last
             yield path.resolve()
 
 
@@ -137,8 +141,9 @@ def _number(text: str, path: Path, line: int, name: str) -> float | int:
     try:
         value = float(text) if text else math.nan
     except ValueError as error:
-        raise _damaged(path, f"line {line} has {name}={text!r}, not a number") from error
-    return int(value) if name in ("seed", "parameters", "best_epoch") and value == value else value
+        raise _damaged(path, f"line {line} has {name}={text[:60]!r}, not a number") from error
+    whole = name in ("seed", "parameters", "best_epoch") and math.isfinite(value)
+    return int(value) if whole else value
 
 
 def _damaged(path: Path, why: str) -> InputError:
@@ -162,9 +167,11 @@ def _config(folder: Path) -> dict[str, Any]:
         if not path.is_file():
             continue
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{path} is not readable YAML; leave that run out.") from error
+            config = read_yaml(path)
+        except (OSError, YamlError) as error:
+            raise InputError(
+                f"{path} is not readable YAML ({error}); leave that run out."
+            ) from error
         if isinstance(config, dict):
             return dict(_flat({k: v for k, v in config.items() if k not in ASIDE}))
     return {}

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from upo.core.text import guarded, latex, markdown
 from upo.metrics.names import DIAGNOSED
 from upo.report.summary import COSTS, Summary, labels
 
@@ -16,9 +17,15 @@ SHORT = ("precision@", "recall@", "log_loss", "mse")  # their intervals are in t
 Bold = Callable[[str], str]
 
 
-def csv_text(summary: Summary) -> str:
-    """All numbers, in full."""
-    text: str = summary.frame.to_csv(index=False, lineterminator="\n")
+def csv_text(summary: Summary, *, spreadsheet: bool = True) -> str:
+    """All numbers, in full.
+
+    Args:
+        summary: The table.
+        spreadsheet: Put ``'`` before text that a spreadsheet would take for a formula.
+    """
+    frame = guarded(summary.frame) if spreadsheet else summary.frame
+    text: str = frame.to_csv(index=False, lineterminator="\n")
     return text
 
 
@@ -26,9 +33,9 @@ def markdown_text(summaries: Sequence[Summary]) -> str:
     """Every summary: ranking, diagnostics and costs as tables of their own."""
     lines = [NOTE, ""]
     for summary in summaries:
-        lines += [f"## {summary.title}", ""]
+        lines += [f"## {markdown(summary.title)}", ""]
         for head, body in _blocks(summary, _star, _emphasis, "±"):
-            lines.append("| " + " | ".join(head) + " |")
+            lines.append("| " + " | ".join(map(markdown, head)) + " |")
             lines.append(
                 "|" + "---|" * len(summary.keys) + "---:|" * (len(head) - len(summary.keys))
             )
@@ -43,7 +50,7 @@ def latex_text(summary: Summary) -> str:
     for head, body in _blocks(summary, _textbf, _textit, r"$\pm$"):
         columns = "l" * len(summary.keys) + "r" * (len(head) - len(summary.keys))
         lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-        lines += [" & ".join(map(_escaped, head)) + r" \\", r"\midrule"]
+        lines += [" & ".join(map(latex, head)) + r" \\", r"\midrule"]
         lines += [" & ".join(row) + r" \\" for row in body]
         lines += [r"\bottomrule", r"\end{tabular}", ""]
     return "\n".join(lines)
@@ -53,14 +60,13 @@ def _blocks(
     summary: Summary, best: Bold, paper: Bold, sign: str
 ) -> list[tuple[list[str], list[list[str]]]]:
     """Head and rows of each part that has columns."""
-    latex = best is _textbf
+    tex = best is _textbf
     four = [name for name in summary.metrics if name in DIAGNOSED]
     others = [name for name in summary.metrics if name not in DIAGNOSED]
     shown = labels(summary)
     rows = summary.frame.to_dict("records")
     keys = [
-        [_escaped(_plain(row[key])) if latex else _plain(row[key]) for key in summary.keys]
-        for row in rows
+        [(latex if tex else markdown)(_plain(row[key])) for key in summary.keys] for row in rows
     ]
     blocks = []
     for names in (others, four):
@@ -112,9 +118,3 @@ def _textbf(text: str) -> str:
 
 def _textit(text: str) -> str:
     return rf"\textit{{{text}}}"
-
-
-def _escaped(text: str) -> str:
-    for mark in r"&%$#_{}":
-        text = text.replace(mark, "\\" + mark)
-    return text

@@ -7,6 +7,8 @@ from importlib.resources import files
 
 import pandas as pd
 
+from upo.core.text import file_name
+from upo.errors import visible
 from upo.metrics.names import DIAGNOSED, lower_is_better
 from upo.report.gather import DIAGNOSTICS, GROUP, WORLD, short_names, swept
 from upo.report.table import published
@@ -80,8 +82,8 @@ def _summary(part: pd.DataFrame) -> Summary:
     _add_published(table, dataset, definition, settings, metrics)
     parts = [dataset, protocol, *([] if definition == "correct" else [definition])]
     return Summary(
-        name="-".join(part.replace(" ", "_").strip("()") for part in parts).replace("(", ""),
-        title=f"{dataset}, {protocol}, diagnostics: {definition}",
+        name=file_name("-".join(p.replace(" ", "_").strip("()") for p in parts).replace("(", "")),
+        title=visible(f"{dataset}, {protocol}, diagnostics: {definition}", 200),
         keys=keys,
         metrics=metrics,
         frame=table,

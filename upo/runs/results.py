@@ -42,7 +42,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     >>> spread([1.0, 3.0])["mean"]
     2.0
     """
-    mean = fmean(values)
+    both = {math.inf, -math.inf} <= set(values)  # whose sum is nothing
+    mean = math.nan if both else fmean(values)
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return {"mean": mean, "sd": math.nan, "ci95": math.nan}
     sd = stdev(values)

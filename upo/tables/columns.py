@@ -6,9 +6,8 @@ the different ids and one block of the source are held.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,9 @@ import torch
 from torch import Tensor
 
 from upo.errors import InputError
-from upo.tables.numbering import BLOCK, Numbered, Numbering
-
-CSV_BLOCK = 2**26
-"""Bytes of a CSV file that are parsed at once."""
+from upo.tables.frames import empty_cells
+from upo.tables.kinds import NoIdError
+from upo.tables.numbering import Numbered, Numbering
 
 
 @dataclass
@@ -60,7 +58,7 @@ def collect(
     rows = 0
     for block in blocks:
         for name in names:
-            missing = _missing(block[name])
+            missing = empty_cells(block[name])
             count = pc.sum(missing).as_py() or 0
             if count:
                 empty[name] += count
@@ -68,10 +66,9 @@ def collect(
         for name, numbering in zip(names[:2], numberings, strict=True):
             try:
                 numbering.add(block[name])
-            except pa.ArrowNotImplementedError as error:
+            except NoIdError as error:
                 raise InputError(
-                    f"{source}: the column {name} holds {block[name].type}, which cannot be an "
-                    f"id; give text or whole numbers."
+                    f"{source}: the column {name} {error}; give text or whole numbers."
                 ) from error
         ratings.add(block[names[2]], names[2], source)
         rows += block.num_rows
@@ -83,26 +80,6 @@ def collect(
             )
     users, items = (numbering.result() for numbering in numberings)
     return LogColumns(users, items, ratings.result())
-
-
-def csv_blocks(path: Path, separator: str, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The columns of a CSV file with a header: ids as text, the rating (the last) as float64."""
-    types = dict.fromkeys(names, pa.string()) | {names[-1]: pa.float64()}
-    with pyarrow.csv.open_csv(
-        path,
-        # One thread: only then do Arrow's messages name the row.
-        read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=separator),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(names)),
-    ) as reader:
-        yield from reader
-
-
-def parquet_blocks(path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The columns of a Parquet file, whatever the size of its row groups."""
-    # buffered, not read ahead: a row group may hold the whole file
-    with pyarrow.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
-        yield from file.iter_batches(BLOCK, columns=list(names))
 
 
 class _Ratings:
@@ -125,13 +102,3 @@ class _Ratings:
 
     def result(self) -> Tensor:
         return torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *self._parts]))
-
-
-def _missing(cells: pa.Array) -> pa.Array:
-    """[N] bool: null, NaN or empty text."""
-    if pa.types.is_dictionary(cells.type):
-        cells = cells.dictionary_decode()
-    missing = cells.is_null(nan_is_null=True)
-    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
-        missing = pc.or_(missing, pc.equal(cells, "").fill_null(True))
-    return missing

@@ -8,7 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from upo.errors import InputError
+from upo.errors import InputError, visible
+from upo.tables.kinds import NoIdError
 from upo.tables.numbering import Ids, Numbered
 
 
@@ -71,11 +72,7 @@ def check_nulls(table: pa.Table, source: str, before: int = 0) -> None:
         InputError: If a column has one; the message names it.
     """
     for name in table.column_names:
-        column = table[name]
-        empty = column.is_null(nan_is_null=True)
-        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            empty = pc.or_(empty, pc.equal(column.cast(kind), "").fill_null(True))
+        empty = pa.chunked_array([empty_cells(part) for part in table[name].chunks], pa.bool_())
         row = pc.index(empty, pa.scalar(True)).as_py()
         if row >= 0:
             raise InputError(
@@ -84,14 +81,34 @@ def check_nulls(table: pa.Table, source: str, before: int = 0) -> None:
             )
 
 
-def encode(column: pa.ChunkedArray) -> tuple[Ids, Ids]:
-    """A number by row and the distinct ids they stand for."""
-    numbered = Numbered.of(column)
+def empty_cells(cells: pa.Array) -> pa.Array:
+    """``[N]`` bool: null, NaN or empty text; categories are never written out."""
+    if pa.types.is_dictionary(cells.type):
+        empty = pc.take(empty_cells(cells.dictionary), cells.indices)
+        return empty.fill_null(True)
+    missing = cells.is_null(nan_is_null=True)
+    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
+        missing = pc.or_(missing, pc.equal(cells, "").fill_null(True))
+    return missing
+
+
+def encode(column: pa.ChunkedArray, *, parse: bool = False) -> tuple[Ids, Ids]:
+    """A number by row and the distinct ids they stand for.
+
+    Args:
+        column: Ids, none missing.
+        parse: Take text as int64 where every id is a plain whole number.
+
+    Raises:
+        InputError: If it holds what cannot be an id.
+    """
+    try:
+        numbered = Numbered.of(column, parse=parse)
+    except NoIdError as error:
+        raise InputError(f"A column {error}; give text or whole numbers.") from error
     return numbered.numbers, numbered.values
 
 
 def first_line(error: BaseException) -> str:
     """What a library says is wrong, short and without characters that a terminal would obey."""
-    line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
-    return text if len(text) <= 200 else text[:197] + "..."
+    return visible((str(error).splitlines() or [type(error).__name__])[0].rstrip(". "), 200)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from upo.errors import InputError
 from upo.tables.frames import encode
+from upo.tables.kinds import by_value
 from upo.tables.numbering import Ids
 
 SAMPLE = 2**12  # users (items) whose mean stands for an unseen one, spread evenly where more exist
@@ -45,12 +46,13 @@ def as_frame(frame: Any) -> Any:
 def joint_index(columns: list[pa.ChunkedArray]) -> tuple[list[Ids], int]:
     """``[N]`` int64 numbers of the ids of each column, and how many different ids there are.
 
-    Numbers in one column beside text in another are compared as text.
+    Numbers are compared by value, however they are spelled; numbers in one column beside other
+    text in another as text.
 
     Raises:
         InputError: If a column holds what cannot be an id.
     """
-    encoded = [_encoded(column) for column in columns]
+    encoded = [encode(column, parse=True) for column in columns]
     if len({values.dtype.kind for _, values in encoded}) > 1:
         encoded = [(codes, _as_text(values)) for codes, values in encoded]
     number, ids = pd.factorize(np.concatenate([values for _, values in encoded]))
@@ -60,7 +62,7 @@ def joint_index(columns: list[pa.ChunkedArray]) -> tuple[list[Ids], int]:
 
 
 class Places:
-    """Where ids stand in a table of ids; numbers beside text are compared as text.
+    """Where ids stand in a table of ids; numbers are found by value, however they are spelled.
 
     Args:
         ids: Ids by index.
@@ -83,21 +85,18 @@ class Places:
         Raises:
             InputError: If the column holds what cannot be an id.
         """
-        codes, values = _encoded(column)
-        if values.dtype.kind == self.ids.dtype.kind:
+        codes, values = encode(column)
+        kinds = self.ids.dtype.kind, values.dtype.kind
+        if kinds == ("i", "O"):
+            spelled = by_value(values)
+            known = np.array([x is not None for x in spelled], dtype=bool)
+            found = np.full(len(values), -1)
+            found[known] = self._index.get_indexer(pd.Index(spelled[known].astype(np.int64)))
+        elif kinds[0] == kinds[1]:
             found = self._index.get_indexer(pd.Index(values))
         else:
             found = self._text.get_indexer(pd.Index(_as_text(values)))
         return torch.from_numpy(found[codes].astype(np.int64))
-
-
-def _encoded(column: pa.ChunkedArray) -> tuple[Ids, Ids]:
-    try:
-        return encode(column)
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid, TypeError) as error:
-        raise InputError(
-            f"A column of {column.type} cannot hold ids; give text or whole numbers."
-        ) from error
 
 
 def _as_text(ids: Ids) -> Ids:

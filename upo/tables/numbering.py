@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from upo.errors import visible
+from upo.tables.kinds import NoIdError, as_whole_numbers, plain_ids
+
 Ids = np.ndarray[Any, Any]
 """The original ids by index: `ids[k]` is what the source calls user (or item) number k."""
 
 BLOCK = 2**22
 """Rows worked on at once, so that no step needs several copies of a whole column."""
-
-WHOLE_NUMBER = r"^(0|-?[1-9][0-9]{0,17})$"
 
 
 @dataclass
@@ -30,9 +31,9 @@ class Numbered:
     values: Ids  # by number; all different
 
     @classmethod
-    def of(cls, column: pa.ChunkedArray) -> Numbered:
-        """A whole column, none of it empty."""
-        numbering = Numbering()
+    def of(cls, column: pa.ChunkedArray, *, parse: bool = False) -> Numbered:
+        """A whole column, none of it empty; ``parse`` as for ``Numbering``."""
+        numbering = Numbering(parse=parse)
         for chunk in column.chunks:
             numbering.add(chunk)
         return numbering.result()
@@ -44,7 +45,7 @@ class Numbering:
     Held are the different ids and four bytes for each row, never the column itself.
 
     Args:
-        parse: Take text as int64 where every id is a plain whole number (`7`, not `007`).
+        parse: Take text as int64 where every id is a plain whole number (`7` or `7.0`, not `007`).
     """
 
     def __init__(self, *, parse: bool = False) -> None:
@@ -56,17 +57,14 @@ class Numbering:
         """Number the ids of the next rows; an empty cell gets any number.
 
         Raises:
-            pa.ArrowNotImplementedError: If ids of this type cannot be compared, such as lists.
+            NoIdError: If ids of this type are neither numbers nor text, such as lists.
         """
-        if pa.types.is_dictionary(block.type):
-            block = block.dictionary_decode()  # it may name ids that no row has
-        if pa.types.is_string(block.type):
-            block = block.cast(pa.large_string())  # all different ids may exceed 2 GB of text
-        coded = block.dictionary_encode()
-        fresh = coded.dictionary
+        fresh, rows = _distinct(block)
         if self._values is None:
             self._values, numbers = fresh, np.arange(len(fresh), dtype=np.int32)
         else:
+            if fresh.type != self._values.type:
+                fresh = self._alike(fresh)
             places = pc.index_in(fresh, value_set=self._values)
             unknown = places.is_null().to_numpy(zero_copy_only=False)
             numbers = places.fill_null(0).to_numpy().astype(np.int32)
@@ -75,16 +73,47 @@ class Numbering:
                 self._values = pa.concat_arrays([self._values, fresh.filter(pa.array(unknown))])
         if not len(numbers):
             numbers = np.zeros(1, np.int32)  # a block of nothing but empty cells
-        self._numbers.append(numbers[coded.indices.fill_null(0).to_numpy()])
+        self._numbers.append(numbers[rows])
+
+    def _alike(self, fresh: pa.Array) -> pa.Array:
+        """Both as text, or the few of the one as the type of the other."""
+        assert self._values is not None  # of another type than this
+        if not len(self._values):
+            self._values = pa.array([], fresh.type)
+        elif not len(fresh):
+            fresh = pa.array([], self._values.type)
+        else:
+            self._values = self._values.cast(pa.large_string())
+            fresh = fresh.cast(pa.large_string())
+        return fresh
 
     def result(self) -> Numbered:
         """The whole column. What was added is forgotten."""
         values = pa.array([], pa.int64()) if self._values is None else self._values
-        if self._parse:
-            values = as_whole_numbers(values)
         numbers = np.concatenate([np.zeros(0, np.int32), *self._numbers])
         self._values, self._numbers = None, []
-        return Numbered(numbers, _as_numpy(values))
+        if self._parse and len(values):
+            parsed = as_whole_numbers(values).dictionary_encode()  # 7 and 7.0 are one
+            if len(parsed.dictionary) < len(values):
+                numbers = parsed.indices.to_numpy().astype(np.int32)[numbers]
+            values = parsed.dictionary
+        return Numbered(numbers, values.to_numpy(zero_copy_only=False))
+
+
+def _distinct(block: pa.Array) -> tuple[pa.Array, np.ndarray[Any, Any]]:
+    """The different ids of a block, and which of them each row has; any for an empty cell."""
+    if not pa.types.is_dictionary(block.type):
+        try:
+            block = block.dictionary_encode()
+        except pa.ArrowNotImplementedError as error:
+            raise NoIdError(f"holds {str(block.type)[:60]}, which cannot be an id") from error
+    indices = block.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    used = np.unique(indices[indices >= 0])  # a dictionary may name ids that no row has
+    plain = plain_ids(block.dictionary.take(pa.array(used, pa.int64())))
+    fresh = plain.drop_null().dictionary_encode()  # -0.0 and 0.0 are one now
+    number = np.zeros(len(block.dictionary) + 1, dtype=np.int64)
+    number[used[plain.is_valid().to_numpy(zero_copy_only=False)]] = fresh.indices.to_numpy()
+    return fresh.dictionary, number[indices]
 
 
 def join_ids(columns: Iterable[Numbered]) -> tuple[list[Tensor], Ids]:
@@ -113,24 +142,6 @@ def join_ids(columns: Iterable[Numbered]) -> tuple[list[Tensor], Ids]:
     return indices, np.asarray(ids)
 
 
-def as_whole_numbers(ids: Any) -> Any:
-    """Text (an Arrow array, chunked or not) as int64 where every id is a plain whole number."""
-    text = pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)
-    if not text or not pc.all(pc.match_substring_regex(ids, WHOLE_NUMBER)).as_py():
-        return ids
-    return ids.cast(pa.int64())
-
-
-def _as_numpy(values: pa.Array) -> Ids:
-    """As numpy has them: whole numbers of any type as int64, text as objects."""
-    array: Ids = values.to_numpy(zero_copy_only=False)
-    kind = array.dtype.kind
-    # pandas makes whole numbers float beside a missing one
-    whole = kind in "iu" or (kind == "f" and bool((array == np.floor(array)).all()))
-    fits = kind == "i" or (whole and (np.abs(array) < 2**63).all())
-    return array.astype(np.int64) if fits else array
-
-
 def shown(value: Any) -> str:
-    """An id as error sentences show it: numpy's scalars as the plain values they are."""
-    return repr(value.item() if isinstance(value, np.generic) else value)
+    """An id as error sentences show it: numpy's scalars as the plain values they are, shortened."""
+    return visible(repr(value.item() if isinstance(value, np.generic) else value), 60)
