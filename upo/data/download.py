@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import lzma
+import re
 import ssl
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from upo.errors import InputError
+from upo.errors import InputError, visible
+from upo.tables.frames import first_line
 
 _BLOCK = 1 << 20  # bytes read at a time
 _TIMEOUT = 60.0  # seconds without a byte
+_SLOWEST = 2**14  # bytes a second, on average, that a transfer must have after a minute
+_LARGEST = 2**31  # bytes of an archive, and of a file in one; KuaiRec has about a third of that
+_ENTRIES = 10_000  # of an archive
+
+
+# encrypted members and unknown compressions raise the last two
+_CORRUPT = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, OverflowError,
+    RuntimeError, NotImplementedError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,16 +115,18 @@ def obtain(source: Source, folder: Path) -> None:
     archive = fetch(source.url, source.sha256, folder / Path(source.url).name)
     try:
         with zipfile.ZipFile(archive) as opened:
+            if len(opened.infolist()) > _ENTRIES:
+                raise zipfile.BadZipFile(f"it has more than {_ENTRIES:,} entries")
             for name, known in source.files.items():
                 if not (folder / name).is_file():
                     _extract(opened, name, known, folder, source)
-    except zipfile.BadZipFile as error:
+    except _CORRUPT as error:
         raise InputError(
-            f"What {source.url} sent is not a zip archive ({error}); try again later or get "
-            f"{source.name} by hand from {source.page}."
+            f"What {source.url} sent is not a whole zip archive ({first_line(error)}); try again "
+            f"later or get {source.name} by hand from {source.page}."
         ) from error
     finally:
-        archive.unlink()
+        archive.unlink(missing_ok=True)
 
 
 def fetch(url: str, sha256: str | None, target: Path, *, progress: bool = True) -> Path:
@@ -132,14 +149,20 @@ def fetch(url: str, sha256: str | None, target: Path, *, progress: bool = True) 
     def transfer(file: IO[bytes]) -> None:
         try:
             with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
-                total = int(response.headers.get("Content-Length") or 0)
-                received = _copy(response.read, file, total, target.name if progress else None)
+                total = _length(response.headers.get("Content-Length"), url, again)
+                name = target.name if progress else None
+                received = _copy(response.read1, file, total, name, _Pace(url, again))
         except urllib.error.HTTPError as error:
             error.close()
-            raise InputError(f"{url} answered {error.code} {error.reason}; {again}.") from error
+            answer = visible(f"{error.code} {error.reason}", 200)
+            raise InputError(f"{url} answered {answer}; {again}.") from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
-            reason = getattr(error, "reason", None) or error
+            reason = visible(str(getattr(error, "reason", None) or error), 200)
             raise InputError(f"{url} could not be downloaded ({reason}); {again}.") from error
+        except (UnicodeError, LookupError) as error:
+            raise InputError(
+                f"{url} answered with headers that cannot be read; {again}."
+            ) from error
         except (ConnectionError, ssl.SSLError) as error:
             raise InputError(f"{url} broke off ({error}); {again}.") from error
         if total and received != total:
@@ -159,21 +182,68 @@ def _extract(
             f"The archive from {source.url} has no {name}; get {source.name} by hand from "
             f"{source.page} and put its files into {folder}."
         )
-    member = min(found, key=len)
+    member = archive.getinfo(min(found, key=len))
+    large = max(member.file_size, 1) > min(_LARGEST, 2000 * max(member.compress_size, 2**10))
+    if large:
+        raise zipfile.BadZipFile(f"{name} would unpack to {member.file_size:,} bytes")
 
     def transfer(file: IO[bytes]) -> None:
-        with archive.open(member) as opened:
-            _copy(opened.read, file, 0, None)
+        with archive.open(member) as opened:  # gives no more than the size that was checked
+            _copy(opened.read, file, 0, None, None)
 
     fix = f"get {source.name} by hand from {source.page}"
     _write_atomically(folder / name, transfer, known, f"{source.url} holds for {name}", fix)
 
 
-def _copy(read: Callable[[int], bytes], file: IO[bytes], total: int, name: str | None) -> int:
+class _Pace:
+    """Refuses a transfer that has no end: too large, or slower than anybody would wait for."""
+
+    def __init__(self, url: str, again: str) -> None:
+        self._url, self._again, self._start = url, again, time.monotonic()
+
+    def check(self, received: int) -> None:
+        if received > _LARGEST:
+            raise InputError(
+                f"{self._url} sent more than {_LARGEST:,} bytes, more than any of these datasets "
+                f"has; {self._again}."
+            )
+        seconds = time.monotonic() - self._start
+        if seconds > _TIMEOUT and received < _SLOWEST * seconds:
+            raise InputError(
+                f"{self._url} sent {received:,} bytes in {seconds:.0f} seconds, too slow to wait "
+                f"for; {self._again}."
+            )
+
+
+def _length(header: str | None, url: str, again: str) -> int:
+    """The length that a server announces; 0 for none.
+
+    Raises:
+        InputError: If it is none, or too much.
+    """
+    text = (header or "0").strip()
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise InputError(f"{url} announces a length of {visible(text, 60)!r}; {again}.")
+    if int(text) > _LARGEST:
+        raise InputError(
+            f"{url} announces {int(text):,} bytes, more than any of these datasets has; {again}."
+        )
+    return int(text)
+
+
+def _copy(
+    read: Callable[[int], bytes],
+    file: IO[bytes],
+    total: int,
+    name: str | None,
+    pace: _Pace | None,
+) -> int:
     received = 0
     while block := read(_BLOCK):
         file.write(block)
         received += len(block)
+        if pace is not None:
+            pace.check(received)
         if name is not None:
             share = f"{received / total:4.0%} of {total / 2**20:.1f}" if total else received >> 20
             sys.stderr.write(f"\r{name}: {share} MiB")
