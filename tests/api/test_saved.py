@@ -3,6 +3,7 @@
 import re
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from api_world import TRAIN, short
@@ -60,10 +61,34 @@ def test_what_cannot_be_saved_is_refused_in_a_sentence(fitted, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(upo.InputError, match="cannot be written"):
         fitted.save(tmp_path / "file")
-    train = TRAIN.assign(
-        user=pd.Timestamp("2024-01-01") + pd.to_timedelta(TRAIN.user.str[1:] + "D")
-    )
+
+
+@pytest.mark.parametrize("kind", ["days", "times", "float32", "lines"])
+def test_ids_of_any_kind_are_kept_and_asked_for(kind, tmp_path):
+    number = TRAIN.user.str[1:].astype(int)
+    day = pd.Timestamp("2024-01-01") + pd.to_timedelta(number, "D")
+    users = {
+        "days": day.dt.date,
+        "times": day + pd.Timedelta(1, "ms"),
+        "float32": number.astype("float32"),
+        "lines": "a\r\n" + number.astype(str),
+    }
+    train = TRAIN.assign(user=users[kind])
+    train.to_parquet(tmp_path / "log.parquet")
     model = short(train, estimator="naive", overrides={"estimator.stages.debias.epochs": 1})
-    assert model.predict(train.head(2)).notna().all()
-    with pytest.raises(upo.InputError, match=r"text or whole numbers, but the user"):
-        model.save(tmp_path)
+    model.save(tmp_path)
+    back = upo.load(tmp_path)
+    asked = pd.read_parquet(tmp_path / "log.parquet")
+    for pairs in (train, asked):
+        assert model.unknown(pa.chunked_array([pa.array(pairs.user)]), of_users=True) == 0
+        assert back.predict(pairs).equals(model.predict(pairs))
+
+
+def test_ids_that_cannot_be_asked_for_are_refused_before_training():
+    number = TRAIN.user.str[1:].astype(int)
+    for users, reason in (
+        (pd.to_timedelta(number, "D"), "duration"),
+        (number + 0.5, "fraction"),
+    ):
+        with pytest.raises(upo.InputError, match=f"{reason}.* cannot be an id"):
+            short(TRAIN.assign(user=users), estimator="naive")

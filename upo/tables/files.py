@@ -18,7 +18,7 @@ from upo.tables.frames import first_line
 ROWS = 2**17  # of a Parquet file read at once
 BYTES = 2**22  # of a CSV file read at once, or more where a row is longer
 LONGEST = 2**26  # bytes of a row of a CSV file
-BLOWN_UP = 1000  # times its size that a Parquet file may declare, if that is more than a GiB
+BLOWN_UP = 100  # times its size that a Parquet file may declare, in rows or bytes, beyond 16 MiB
 _CSV = {".csv": ",", ".tsv": "\t", ".txt": ","}  # each also with .gz behind it
 _PARQUET = (".parquet", ".pq")
 _DAMAGE = (pa.ArrowException, UnicodeError, OSError, EOFError, gzip.BadGzipFile, zlib.error)
@@ -87,7 +87,7 @@ def read_every_column(path: Path, key: str, text: Sequence[str]) -> pa.Table:
         while True:
             try:
                 return pyarrow.csv.read_csv(
-                    path,
+                    _WholeLineEnds(path),
                     read_options=_reading(size),
                     parse_options=_parsing(_CSV[kind]),
                     convert_options=pyarrow.csv.ConvertOptions(column_types=ids),
@@ -148,6 +148,40 @@ def table_writer(path: Path, key: str) -> Iterator["TableWriter"]:
             f"{key}={path} cannot be written ({error.strerror or error}); fix the folder's "
             "permissions or choose another."
         ) from error
+
+
+class _WholeLineEnds:
+    r"""A file whose reads never end between ``\r`` and ``\n``.
+
+    Arrow takes a ``\n`` that begins a block for the rest of a line end whose ``\r`` ended the one
+    before, and drops it, within quotes as well.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = pa.input_stream(path, compression="detect", buffer_size=2**16)
+        self._held = b""
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, ``size`` of them or one fewer; none at the end."""
+        data: bytes = self._held + self._file.read(max(size - len(self._held), 1))
+        self._held = b""
+        if data.endswith(b"\r"):
+            following: bytes = self._file.read(1)
+            if following:
+                data, self._held = data[:-1], b"\r" + following
+                if not data:
+                    data, self._held = self._held, b""
+        return data
+
+    def readable(self) -> bool:
+        """Whether it can be read."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        self.closed = True
 
 
 class TableWriter:
@@ -211,7 +245,7 @@ def _check_declared(path: Path, key: str, metadata: Any) -> None:
     """Refuse a small file that declares a large table.
 
     Raises:
-        InputError: If it declares more than a thousand times its size.
+        InputError: If it declares more than a hundred times its size.
     """
     size = path.stat().st_size
     groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
@@ -232,10 +266,12 @@ def _csv_blocks(
     while True:
         try:
             options = {"read_options": _reading(size), "parse_options": _parsing(separator)}
-            with pyarrow.csv.open_csv(path, **options) as reader:
+            with pyarrow.csv.open_csv(_WholeLineEnds(path), **options) as reader:
                 _check_header(path, key, reader.schema.names, wanted, remedy)
             rows = 0
-            with pyarrow.csv.open_csv(path, convert_options=convert, **options) as reader:
+            with pyarrow.csv.open_csv(
+                _WholeLineEnds(path), convert_options=convert, **options
+            ) as reader:
                 for batch in reader:
                     fresh = batch.slice(max(given - rows, 0))  # the rest was given before
                     rows += batch.num_rows
