@@ -91,4 +91,4 @@ def test_ids_that_cannot_be_asked_for_are_refused_before_training():
         (number + 0.5, "fraction"),
     ):
         with pytest.raises(upo.InputError, match=f"{reason}.* cannot be an id"):
-            short(TRAIN.assign(user=users), estimator="naive")
+            short(TRAIN.assign(user=users), estimator="naive", overrides={})
