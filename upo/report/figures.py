@@ -136,8 +136,9 @@ def overview(frame: pd.DataFrame, path: str | Path, metrics: Sequence[str]) -> l
 def every_figure(frame: pd.DataFrame, folder: Path) -> list[Path]:
     """The figures that the runs have data for."""
     written: list[Path] = []
-    frame = frame.replace([np.inf, -np.inf], np.nan)
-    frame = frame.assign(estimator=[visible(e, 60).replace("$", r"\$") for e in frame.estimator])
+    finite = {name: frame[name].replace([np.inf, -np.inf], np.nan) for name in measured(frame)}
+    names = [visible(name, 60).replace("$", r"\$") for name in frame["estimator"]]
+    frame = frame.assign(**finite, estimator=names)
     for summary, (_, part) in zip(tables(frame), frame.groupby(GROUP, sort=True), strict=True):
         settings = summary.keys[1:]
         metrics = [name for name in summary.metrics if part[name].notna().any()]

@@ -46,7 +46,7 @@ def markdown_text(summaries: Sequence[Summary]) -> str:
 
 def latex_text(summary: Summary) -> str:
     """The same with booktabs, one ``tabular`` after another."""
-    lines = [f"% {summary.title}; needs \\usepackage{{booktabs}}"]
+    lines = [f"% {latex(summary.title)}; needs \\usepackage{{booktabs}}"]
     for head, body in _blocks(summary, _textbf, _textit, r"$\pm$"):
         columns = "l" * len(summary.keys) + "r" * (len(head) - len(summary.keys))
         lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
