@@ -127,7 +127,7 @@ def test_obtain_takes_out_what_is_missing(server, tmp_path):
             r"good.zip holds for train.txt has the SHA-256 .*; get Toy by hand",
         ),
         ("poor.zip", (), r"poor.zip has no sub/x.txt; get Toy by hand from http://toy.example"),
-        ("page.zip", (), "is not a zip archive"),
+        ("page.zip", (), "is not a whole zip archive"),
     ],
 )
 def test_obtain_refuses_what_is_not_genuine(server, tmp_path, page, known, sentence):

@@ -107,8 +107,10 @@ def _distinct(block: pa.Array) -> tuple[pa.Array, np.ndarray[Any, Any]]:
             block = block.dictionary_encode()
         except pa.ArrowNotImplementedError as error:
             raise NoIdError(f"holds {str(block.type)[:60]}, which cannot be an id") from error
-    indices = block.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    used = np.unique(indices[indices >= 0])  # a dictionary may name ids that no row has
+    indices = block.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+    # a dictionary may name ids that no row has; by first appearance, as of other columns
+    used, first = np.unique(indices[indices >= 0], return_index=True)
+    used = used[np.argsort(first)]
     plain = plain_ids(block.dictionary.take(pa.array(used, pa.int64())))
     fresh = plain.drop_null().dictionary_encode()  # -0.0 and 0.0 are one now
     number = np.zeros(len(block.dictionary) + 1, dtype=np.int64)
