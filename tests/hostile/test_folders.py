@@ -143,9 +143,9 @@ def test_resume_takes_up_own_settings_alone(override, tmp_path):
     text = folders.overrides_yaml(override, tmp_path / "canary")
     (tmp_path / "run" / ".hydra" / "overrides.yaml").write_text(text)
     with pytest.raises(InputError, match=r"sets .*; if you trust it"):
-        recorded(tmp_path / "run", [], ROOT / "conf")
+        recorded(tmp_path / "run", [])
     said = override.replace("CANARY", str(tmp_path / "canary"))
-    mine = recorded(tmp_path / "run", [said], ROOT / "conf")  # the reader has said the same
+    mine = recorded(tmp_path / "run", [said])  # the reader has said the same
     assert mine == ["seeds=1", "progress=false"]
 
 
@@ -157,7 +157,7 @@ def test_resume_takes_up_what_our_own_commands_record(tmp_path):
     (tmp_path / ".hydra").mkdir()
     lines = "".join(f"- {word}\n" for word in own)
     (tmp_path / ".hydra" / "overrides.yaml").write_text(lines + "- resume=x\n")
-    assert recorded(tmp_path, [], ROOT / "conf") == own
+    assert recorded(tmp_path, []) == own
 
 
 def test_resume_follows_no_link_out_of_the_folder(tmp_path):
@@ -165,4 +165,4 @@ def test_resume_follows_no_link_out_of_the_folder(tmp_path):
     (tmp_path / "run" / ".hydra" / "overrides.yaml").write_text("- seeds=1\n")
     (tmp_path / "run" / "checkpoints").symlink_to(tmp_path)
     with pytest.raises(InputError, match="leads out of the folder"):
-        recorded(tmp_path / "run", [], ROOT / "conf")
+        recorded(tmp_path / "run", [])
