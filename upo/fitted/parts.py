@@ -47,8 +47,7 @@ class Place:
 
 
 PLACES = {
-    # the window of an automatic beta is a network among the learners
-    "network": Place(("upo.models", "upo.learners"), _a(nn.Module), (("*", "weighting"),)),
+    "network": Place(("upo.models",), _a(nn.Module), (("*", "weighting"),)),
     "weighting": Place(("upo.models",), _has("p_hat", "floor")),
     "form": Place(("upo.models",), _has("error", "imputed", "regression")),
     "bins": Place(("upo.models",), _has("index", "refresh")),
@@ -60,7 +59,12 @@ PLACES = {
 }
 
 
-MOVED = {"upo.protocols": "upo.evaluation.protocols"}  # modules that older files name
+MOVED = {  # places that older files name
+    "upo.protocols.Holdout": "upo.evaluation.protocols.Holdout",
+    "upo.protocols.MarHoldout": "upo.evaluation.protocols.MarHoldout",
+    "upo.protocols.TestSelected": "upo.evaluation.protocols.TestSelected",
+    "upo.learners.auto_beta.BetaWindow": "upo.models.beta_window.BetaWindow",
+}
 
 
 class ForeignPartError(InputError):
@@ -110,8 +114,7 @@ def _argument(value: Any, place: str | None) -> Any:
 
 def _class(target: str, place: str) -> type:
     rules = PLACES[place]
-    home, _, name = target.rpartition(".")
-    home = MOVED.get(home, home)
+    home, _, name = MOVED.get(target, target).rpartition(".")
     found: Any = None
     if home in _modules(rules.rooms):
         found = vars(import_module(home)).get(name)
