@@ -182,7 +182,7 @@ def test_a_row_of_ones_own_runs_through_every_command(tmp_path, monkeypatch, cap
     train(monkeypatch, f"resume={tmp_path / 'run'}")  # its folder is looked up again
     assert benchmark(["estimators=my_ips,naive", "out=tables", search, *SMALL[:3], *SMALL[4:]]) == 0
     assert "my_ips" in (tmp_path / "tables" / "synthetic-holdout.md").read_text()
-    path = tune([*words, "search=small", "trials=2", "batch=2"])
+    path = tune(["estimator=my_ips", search, *SMALL, "search=small", "trials=2", "batch=2"])
     assert path == tmp_path / "mine" / "tuned" / "holdout" / "synthetic" / "my_ips.yaml"
     tuned = OmegaConf.load(path).estimator
     assert composed([search, "estimator=my_ips"]).estimator.weighting.p_min == tuned.weighting.p_min
