@@ -1,6 +1,8 @@
 """Every command explains its keys, refuses the others, and leaves with a status that is true."""
 
+import resource
 import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, fields
@@ -16,9 +18,11 @@ from upo import __main__ as console_command
 from upo.benchmark import split_arguments
 from upo.core import console
 from upo.core.arguments import Command, argument
+from upo.core.files import write_atomically
 from upo.errors import InputError, UnfinishedError
 from upo.runs.config import Train
 from upo.runs.overrides import default_choices, prepared, train_help
+from upo.training.checkpoint import save_atomically
 
 KEYED = sorted(set(console_command.COMMANDS) - {"train"})
 
@@ -261,3 +265,26 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     call = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} | head -n 1"
     done = subprocess.run(call, shell=True, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+@pytest.mark.parametrize("what", ["text", "checkpoint", "large checkpoint"])
+def test_a_file_that_cannot_be_written_to_its_end_is_named(tmp_path, what, capsys):
+    """A limit on the size of files stands for a full disk; it is lifted again."""
+    path = tmp_path / "folder" / "file"
+    write = {
+        "text": lambda: write_atomically(path, "a" * 10**5),
+        "checkpoint": lambda: save_atomically({"a": torch.zeros(10**4)}, path),
+        "large checkpoint": lambda: save_atomically({"a": torch.zeros(10**6)}, path),
+    }[what]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(SystemExit) as stop:
+            console.sentences(write)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, heard)
+    assert stop.value.code == 1
+    assert f"{path}: File too large; free space there" in capsys.readouterr().err
+    assert not list(path.parent.iterdir())

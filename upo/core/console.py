@@ -3,6 +3,7 @@
 Imports nothing heavy, so that a signal finds its handler before torch has been read.
 """
 
+import errno
 import logging
 import os
 import signal
@@ -181,7 +182,7 @@ def _of_file(error: OSError) -> str:
         return str(error)
     where = error.filename2 or error.filename
     names = f"{where}: {error.strerror}" if where is not None else error.strerror
-    if error.errno == 28:  # ENOSPC
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         names += "; free space there or choose another folder, then resume"
     return f"{names}."
 

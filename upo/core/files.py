@@ -10,7 +10,11 @@ from typing import IO
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file open for writing beside ``path``, moved there once the block has ended well."""
+    """A file open for writing beside ``path``, moved there once the block has ended well.
+
+    Raises:
+        OSError: If it cannot be written, such as on a full disk; its ``filename`` is ``path``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -18,9 +22,20 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        raise
+        failed = _failed_write(error)
+        if failed is None:
+            raise
+        failed.filename, failed.filename2 = str(path), None
+        raise failed from None
+
+
+def _failed_write(error: BaseException) -> OSError | None:
+    """The failed write of a file without a name, also where torch says it in words of its own."""
+    if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+        error = error.__context__
+    return error if isinstance(error, OSError) and error.filename is None else None
 
 
 def write_atomically(path: Path, text: str) -> None:
