@@ -149,13 +149,14 @@ def test_without_selection_the_last_epoch_stays(select):
 def test_a_short_run_restores_its_best_epoch():
     config = composed("ips", "++estimator.stages.propensity.select=true")
     estimator, modules = build(config, [0, 3])
+    module = next(m for m in modules if m.stage == "propensity")
     selection = ReplicaSelection(0)
-    fit(config, modules[0], [selection])
+    fit(config, module, [selection])
     selection.restore(estimator.networks)
     estimator.stepped("propensity")
     value = HeldCells(estimator.space).cross_entropy(estimator)
     torch.testing.assert_close(value, selection.best, rtol=1e-9, atol=0)
-    assert modules[0].monitor == "cross_entropy"
+    assert module.monitor == "cross_entropy"
 
 
 def test_a_stage_of_the_prediction_refuses_the_choice():
