@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from upo.api import fit
     from upo.audit import audit  # type: ignore[no-redef, unused-ignore]  # also a module
     from upo.counterfactual import evaluate
-    from upo.errors import InputError
+    from upo.errors import (
+        InputError,
+        UnseenIdsWarning,
+        UselessModelWarning,
+        UselessWeightsWarning,
+    )
     from upo.fitted import Fitted, NotFittedError, load
 
 __version__ = "0.1.0"  # the package's, too: pyproject.toml reads it here
@@ -19,6 +24,9 @@ __all__ = [
     "Fitted",
     "InputError",
     "NotFittedError",
+    "UnseenIdsWarning",
+    "UselessModelWarning",
+    "UselessWeightsWarning",
     "audit",  # a package that can be called
     "evaluate",
     "fit",
@@ -30,6 +38,9 @@ _HOMES = {
     "Fitted": "upo.fitted",
     "InputError": "upo.errors",
     "NotFittedError": "upo.fitted",
+    "UnseenIdsWarning": "upo.errors",
+    "UselessModelWarning": "upo.errors",
+    "UselessWeightsWarning": "upo.errors",
     "evaluate": "upo.counterfactual",
     "fit": "upo.api",
     "load": "upo.fitted",

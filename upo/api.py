@@ -1,5 +1,6 @@
 """The Python API: fit a data frame; ``docs/api.md`` shows it in use."""
 
+import warnings
 from typing import Any
 
 import pandas as pd
@@ -8,13 +9,14 @@ from upo.core.seeds import parse_seeds
 from upo.data.datamodule import InMemoryDataModule
 from upo.data.frames import Columns, rating_data_from_frames
 from upo.data.interactions import LabelRule
-from upo.errors import InputError
+from upo.errors import InputError, UselessModelWarning, UselessWeightsWarning
 from upo.fitted import Fitted, load
 from upo.fitted.settings import as_library, composed_run, flat, plain, resolved
-from upo.metrics.names import DIAGNOSED, measured_on_test
+from upo.metrics.names import DIAGNOSED, WORTH, measured_on_test
 from upo.runs.config import check
 from upo.runs.experiment import Experiment
 from upo.runs.folder import result_rows
+from upo.runs.remarks import useless_model, useless_weights
 from upo.runs.results import FIXED, LAST
 from upo.tables.ids import check_columns
 
@@ -62,6 +64,11 @@ def fit(
 
     Raises:
         InputError: If the data or a setting is wrong; the message says what and how to fix it.
+
+    Warns:
+        UselessModelWarning: If the model of a seed is not better than the constant prediction by
+            two standard errors, in log-loss on the validation rows.
+        UselessWeightsWarning: If most rows of the log lie at the clip, or have one propensity.
     """
     columns = Columns(user, item, rating)
     if train is None:
@@ -97,14 +104,21 @@ def fit(
         result = experiment.run()
     # without a test set nothing is known of the errors outside the log, so nothing of their bias
     result.metrics = {name: value for name, value in result.metrics.items() if value.dim()}
-    names = [*FIXED, *measured_on_test(dataset.k), *DIAGNOSED, *LAST]
+    names = [*FIXED, *measured_on_test(dataset.k), *WORTH, *DIAGNOSED, *LAST]
+    rows = result_rows(result, experiment)
+    for text, kind in (
+        (useless_model(rows), UselessModelWarning),
+        (useless_weights(rows), UselessWeightsWarning),
+    ):
+        if text is not None:
+            warnings.warn(text, kind, stacklevel=2)
     user_ids, item_ids = data.known_user_ids, data.known_item_ids
     assert user_ids is not None  # frames always come with ids
     assert item_ids is not None
     return Fitted(
         result.estimator,
         resolved(config),
-        metrics=pd.DataFrame(result_rows(result, experiment)).reindex(columns=names),
+        metrics=pd.DataFrame(rows).reindex(columns=names),
         columns=(user, item),
         user_ids=user_ids,
         item_ids=item_ids,

@@ -1,4 +1,4 @@
-"""The exceptions that end in a sentence, never in a traceback."""
+"""What a person is told: exceptions that end in a sentence, never in a traceback, and warnings."""
 
 LONGEST = 600
 """Characters of a sentence; one that names a longer text leaves out its middle."""
@@ -40,3 +40,15 @@ class UnfinishedError(RuntimeError):
 
     The command line prints the message and exits with status 75, on which schedulers try again.
     """
+
+
+class UselessModelWarning(UserWarning):
+    """The model predicts no better than a constant, by two standard errors on validation rows."""
+
+
+class UselessWeightsWarning(UserWarning):
+    """Most inverse propensities of the log are one and the same: nothing is corrected."""
+
+
+class UnseenIdsWarning(UserWarning):
+    """Most of what was asked for has an id that the model was not fitted on."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from upo.core.sampling import Permutation, stream_key
 from upo.data.coat import read_coat
 from upo.data.datamodule import RatingDataModule
 from upo.data.exposure_world import ExposureWorld, WorldPlan
@@ -19,7 +20,6 @@ from upo.data.movielens import read_movielens
 from upo.data.rating_data import RatingData
 from upo.data.world import SyntheticWorld
 from upo.errors import InputError
-from upo.sampling import Permutation, stream_key
 
 TEST_ROWS = 30_000  # uniform pairs of a simulated log, or all pairs if there are fewer
 TEST_SHARE = 0.2  # of MovieLens' rows, drawn at random: they test on the log's own kind of pairs

@@ -1,14 +1,14 @@
-"""Simulated logs of any size and density whose propensities are known and whose D is never visited.
+r"""Simulated logs of any size and density: their propensities are known, D is never visited.
 
 Ratings follow an ordinal logit of a score of user, item and taste. A user meets items by Poisson
 draws from the items' popularity, and rates an item that was met with a probability that grows with
 the rating, for some items steeply, for others hardly. A pair is therefore seen with the probability
 
-.. math:: p_{ui} = (1 - e^{-\\lambda a_u b_i}) \\, e^{-\\gamma_i (1 - z_{ui})}
+.. math:: p_{ui} = (1 - e^{-\lambda a_u b_i}) \, e^{-\gamma_i (1 - z_{ui})}
 
-independently of all others, a being activity, b popularity (with mean 1) and z the rating on [0, 1].
-The log costs as many draws as items are met, not |D|. Users with a single rating keep one pair, of
-probability proportional to b times the second factor.
+independently of all others, a being activity, b popularity (both with mean 1) and z the rating on
+[0, 1]. The log costs as many draws as items are met, not |D|. Users with a single rating keep one
+pair, of probability proportional to b times the second factor.
 
 Three numbers are not given but solved for, by bisection on a sample of pairs that covers users and
 items evenly: the level of the scores, so that a share of all pairs is positive; gamma, so that a
@@ -24,9 +24,9 @@ import torch
 from scipy.special import pdtr, pdtrik
 from torch import Tensor
 
+from upo.core.sampling import Permutation, splitmix64, stream_key, uniform
 from upo.data.interactions import Interactions, LabelRule
 from upo.errors import InputError
-from upo.sampling import Permutation, splitmix64, stream_key, uniform
 
 _GRID = 2.0**12  # latents and solved numbers are multiples of 1 / _GRID: the same on any machine
 _SAMPLE = 2**16  # pairs by which level, selection and density are solved for
@@ -216,8 +216,9 @@ class ExposureWorld:
         return total
 
     def _weights(self, users: Tensor) -> Tensor:  # [U] -> [U, n_items]
-        grid = users[:, None].expand(-1, self.n_items), torch.arange(self.n_items).expand(
-            len(users), -1
+        grid = (
+            users[:, None].expand(-1, self.n_items),
+            torch.arange(self.n_items).expand(len(users), -1),
         )
         return self._popularity * self._kept(*grid)
 

@@ -83,16 +83,20 @@ class MarSet(nn.Module):
 
 def heldout_log_loss(estimator: Estimator, *, weighted: bool) -> Tensor:  # [R] float64
     """Log-loss on the held-out rows of each replica, plain or weighted by 1 / p_hat."""
-    space = estimator.space
-    metric = metrics.LogLoss(replicas=space.replicas).to(space.keys.device)
-    for lo, hi in blocks(*share(space.n_held), space.replicas):
-        rows = space.held_rows(lo, hi)
-        keys = space.keys[rows]
-        pairs = space.pairs_at(keys, hi - lo)
+    metric = metrics.LogLoss(replicas=estimator.space.replicas).to(estimator.space.keys.device)
+    for pairs, labels in heldout_blocks(estimator):
         f = torch.sigmoid(estimator.logit("prediction", pairs).double())
         weight = 1.0 / estimator.p_hat(pairs) if weighted and estimator.has_propensity else None
-        metric.update(f, space.labels[rows], weight)
+        metric.update(f, labels, weight)
     return metric.compute()
+
+
+def heldout_blocks(estimator: Estimator) -> Iterator[tuple[Pairs, Tensor]]:
+    """This rank's held-out pairs of each replica, and their labels; all ``[R, B]``."""
+    space = estimator.space
+    for lo, hi in blocks(*share(space.n_held), space.replicas):
+        rows = space.held_rows(lo, hi)
+        yield space.pairs_at(space.keys[rows], hi - lo), space.labels[rows]
 
 
 def blocks(lo: int, hi: int, replicas: int) -> Iterator[tuple[int, int]]:

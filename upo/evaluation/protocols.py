@@ -1,13 +1,15 @@
 """On what data epochs and hyperparameters are chosen, and on what data the result is read."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from upo.core.sampling import Permutation, stream_key
 from upo.errors import InputError
-from upo.evaluation.mar import MarSet, heldout_log_loss
+from upo.evaluation.constant import Predicted
+from upo.evaluation.mar import MarSet, heldout_blocks, heldout_log_loss
 from upo.metrics.names import lower_is_better
 from upo.models.estimator import Estimator
 
@@ -50,6 +52,17 @@ class Protocol(ABC):
     def validate(self, estimator: Estimator) -> dict[str, Tensor]:
         """Metrics on the selection data, ``[R]`` each, ``monitor`` among them."""
 
+    def validation_rows(self, estimator: Estimator) -> Iterator[Predicted]:
+        """Predictions and labels of the selection data, block by block: this rank's share."""
+        mask = self._selecting(estimator)
+        for pairs, rows in self.mar.blocks(estimator):
+            f = torch.sigmoid(estimator.logit("prediction", pairs).double())
+            yield f, self.mar.labels[rows], None if mask is None else mask[:, rows]
+
+    def _selecting(self, estimator: Estimator) -> Tensor | None:
+        """``[R, N]`` bool rows of the MAR sample that select; None for all."""
+        return None
+
     def tested(self, estimator: Estimator) -> Tensor | None:
         """``[R, N]`` bool rows of the MAR sample on which results are read; None for all."""
         return None
@@ -77,6 +90,11 @@ class Holdout(Protocol):
     def validate(self, estimator: Estimator) -> dict[str, Tensor]:
         """Log-loss on held-out rows."""
         return {"log_loss": heldout_log_loss(estimator, weighted=self.weighted)}
+
+    def validation_rows(self, estimator: Estimator) -> Iterator[Predicted]:
+        """Predictions and labels of the held-out rows."""
+        for pairs, labels in heldout_blocks(estimator):
+            yield torch.sigmoid(estimator.logit("prediction", pairs).double()), labels, None
 
 
 class MarHoldout(Protocol):

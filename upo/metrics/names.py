@@ -28,6 +28,23 @@ DIAGNOSTICS: dict[str, type[Metric]] = {
 DIAGNOSED = tuple(DIAGNOSTICS)
 DEFINITIONS = {"correct": "", "table1_compat": "_table1"}  # of these, and what ends their columns
 COMPAT = DEFINITIONS["table1_compat"]
+# beside the model's figures: of the constant prediction, on validation rows, and of the weights
+WORTH = (
+    "constant_log_loss",
+    "constant_mse",
+    "val_log_loss",
+    "val_constant_log_loss",
+    "val_gain_error",
+    "clip_share",
+    "effective_sample_size",
+)
+# metric -> the constant prediction's value, or the column that holds it
+CONSTANT: dict[str, float | str] = {
+    "auc": 0.5,
+    "log_loss": "constant_log_loss",
+    "mse": "constant_mse",
+    "val_log_loss": "val_constant_log_loss",
+}
 
 
 def measured_on_test(k: int) -> list[str]:

@@ -16,8 +16,10 @@ from upo.core.memory import freed_memory_kept
 from upo.core.seeds import parse_seeds
 from upo.data.datamodule import RatingDataModule
 from upo.errors import InputError, UnfinishedError
+from upo.evaluation.constant import compare, constant_columns
 from upo.evaluation.diagnostics import Diagnosis, Diagnostics, parse_definitions
 from upo.evaluation.mar import MarSet
+from upo.evaluation.overlap import weight_columns
 from upo.evaluation.protocols import Protocol
 from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
@@ -146,8 +148,13 @@ class Experiment:
         with torch.no_grad():
             values = {}
             if measure and len(mar):
-                values = mar.measure(estimator, self.protocol.tested(estimator))
+                tested = self.protocol.tested(estimator)
+                values = mar.measure(estimator, tested) | constant_columns(mar, space, tested)
+            if measure:
+                validation = compare(lambda: self.protocol.validation_rows(estimator), space)
+                values |= validation.columns
             if measure and estimator.has_propensity:
+                values |= weight_columns(estimator)
                 found = [
                     Diagnostics(data, mar, definition=definition).measure(estimator)
                     for definition in parse_definitions(self.config.diagnostics)

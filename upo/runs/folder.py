@@ -9,10 +9,11 @@ from omegaconf import DictConfig
 from upo.core.console import first_process, say
 from upo.data.rating_data import report
 from upo.data.table import write_id_maps
-from upo.metrics.names import DIAGNOSED
+from upo.metrics.names import DIAGNOSED, WORTH
 from upo.runs import figures as run_figures
 from upo.runs.experiment import Experiment, RunResult
 from upo.runs.loggers import log_final, make_loggers
+from upo.runs.remarks import remarks, useless_seeds
 from upo.runs.results import Row, summarize, table, write_rows, write_summary
 
 # names of unfinished files: see upo.core.files.atomic_file and upo.figures.save
@@ -45,7 +46,7 @@ def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
     if first_process():
         _write(result, rows, experiment, folder, loggers)
         if chatty:
-            say("\n" + table(rows, title=_title(rows[0])))
+            say("\n" + table(rows, title=_title(rows[0]), remarks=remarks(rows)))
             say(f"Results, checkpoints and figures: {folder}")
     return rows
 
@@ -70,7 +71,7 @@ def result_rows(result: RunResult, experiment: Experiment) -> list[Row]:
             "seed": seed,
         }
         row |= {name: float(values[r]) for name, values in result.metrics.items()}
-        for name in DIAGNOSED:
+        for name in (*WORTH[-2:], *DIAGNOSED):
             row.setdefault(name, float("nan"))  # no propensity, nothing to diagnose
         row["best_epoch"] = -1 if best is None else int(best[r])
         row["parameters"] = result.estimator.parameters_per_replica
@@ -92,6 +93,8 @@ def _write(
         rows,
         {
             "test_selected": experiment.protocol.test_selected,
+            "useless_seeds": useless_seeds(rows),
+            "warnings": remarks(rows),
             "folder": folder.name,
             **({"fast_dev_run": experiment.trial_steps} if experiment.trial_steps else {}),
         },

@@ -12,7 +12,7 @@ from typing import Any
 from scipy.special import stdtrit
 
 from upo.core.files import write_atomically
-from upo.metrics.names import COMPAT, lower_is_better
+from upo.metrics.names import COMPAT, CONSTANT, WORTH, lower_is_better
 
 Row = dict[str, Any]
 
@@ -78,12 +78,21 @@ def _no_nan(value: Any) -> Any:
     return value
 
 
-def table(rows: Sequence[Row], *, title: str) -> str:
-    """Mean, sd and 95 % interval of every value over the seeds, as aligned text."""
-    head = f"{'metric':<14}{'mean':>12}{'sd':>12}{'95 % interval of the mean':>30}"
+def table(rows: Sequence[Row], *, title: str, remarks: Sequence[str] = ()) -> str:
+    """Mean, sd and 95 % interval of every value over the seeds, as aligned text.
+
+    Args:
+        rows: A row for each seed.
+        title: The first line.
+        remarks: Sentences of `upo.runs.remarks`, the last lines.
+    """
+    head = f"{'metric':<22}{'mean':>12}{'sd':>12}{'95 % interval of the mean':>30}{'constant':>12}"
     lines = [title, head]
     last: list[str] = []
-    for full, value in summarize(rows).items():
+    summary = summarize(rows)
+    for full, value in summary.items():
+        if full in CONSTANT.values():
+            continue  # stands beside its metric
         name = full.removesuffix(COMPAT)
         mean, half = value["mean"], value["ci95"]
         if math.isnan(half):
@@ -92,7 +101,10 @@ def table(rows: Sequence[Row], *, title: str) -> str:
             interval = f"{mean - half:.5g} .. {mean + half:.5g}"
         sd = "-" if math.isnan(value["sd"]) else f"{value['sd']:.3g}"
         where = lines if name == full else last  # definitions are not mixed in one table
-        where.append(f"{name:<14}{mean:>12.5g}{sd:>12}{interval:>30}")
+        known = CONSTANT.get(full)
+        beside = summary[known]["mean"] if isinstance(known, str) else known
+        constant = "" if beside is None else f"{beside:>12.5g}"
+        where.append(f"{name:<22}{mean:>12.5g}{sd:>12}{interval:>30}{constant}")
     if last:
         lines += ["", "Diagnostics as published code scores them (table1_compat)", head, *last]
     first = rows[0]
@@ -100,22 +112,23 @@ def table(rows: Sequence[Row], *, title: str) -> str:
         f"{len(rows)} seeds, {first['parameters']:,} parameters each, "
         f"{first['train_seconds']:.1f} s of training in all"
     )
-    return "\n".join(lines)
+    return "\n".join(lines + [f"Warning: {text}" for text in remarks])
 
 
 def side_by_side(runs: Sequence[Sequence[Row]]) -> str:
     """Means of several runs beside each other; a star marks the best of each line."""
     names = [str(rows[0]["estimator"]) for rows in runs]
-    lines = [f"{'metric':<14}" + "".join(f"{name:>24}" for name in names)]
+    lines = [f"{'metric':<22}" + "".join(f"{name:>24}" for name in names)]
     summaries = [summarize(rows) for rows in runs]
     for metric in summaries[0]:
         values = [summary.get(metric, {"mean": math.nan, "sd": math.nan}) for summary in summaries]
         means = [value["mean"] for value in values]
         known = [mean for mean in means if not math.isnan(mean)]
-        best = (min if lower_is_better(metric) else max)(known, default=math.nan)
+        better = min if lower_is_better(metric) else max
+        best = math.nan if metric in WORTH else better(known, default=math.nan)
         cells = (
             f"{value['mean']:.5g} +- {value['sd']:.2g}{'*' if value['mean'] == best else ' '}"
             for value in values
         )
-        lines.append(f"{metric:<14}" + "".join(f"{cell:>24}" for cell in cells))
+        lines.append(f"{metric:<22}" + "".join(f"{cell:>24}" for cell in cells))
     return "\n".join(lines)

@@ -1,0 +1,74 @@
+"""What a run says about its own worth: sentences on its rows of results."""
+
+import math
+from collections.abc import Sequence
+
+from upo.runs.results import Row, spread
+
+MOST = 0.5  # a larger share of the log at the clip is remarked on
+ALIKE = 0.9999  # effective sample size at which weights differ by 1 %
+
+
+def useless_seeds(rows: Sequence[Row]) -> list[int]:
+    """Seeds whose model is not better than the constant by two standard errors on validation.
+
+    >>> row = {"seed": 3, "val_log_loss": 0.68, "val_constant_log_loss": 0.69}
+    >>> useless_seeds([{**row, "val_gain_error": 0.01}, {**row, "val_gain_error": 0.001}])
+    [3]
+    """
+    return [
+        int(row["seed"])
+        for row in rows
+        if "val_log_loss" in row
+        and not (
+            float(row["val_constant_log_loss"]) - float(row["val_log_loss"])
+            > 2 * float(row["val_gain_error"])
+        )
+    ]
+
+
+def useless_model(rows: Sequence[Row]) -> str | None:
+    """A sentence if a seed's model is worthless."""
+    seeds = useless_seeds(rows)
+    if not seeds:
+        return None
+    model, constant, error = (
+        spread([float(row[name]) for row in rows if int(row["seed"]) in seeds])["mean"]
+        for name in ("val_log_loss", "val_constant_log_loss", "val_gain_error")
+    )
+    who = "The model" if len(rows) == 1 else f"The model of {len(seeds)} of {len(rows)} seeds"
+    found = f"log-loss {model:.5g} against {constant:.5g} on the validation rows, where two "
+    found += (
+        "standard errors cannot be told"
+        if math.isnan(error)
+        else (f"standard errors of the difference are {2 * error:.2g}")
+    )
+    return (
+        f"{who} is no better than the constant prediction (the training mean): {found}; try "
+        "another learning rate, less weight decay or more epochs, or give more ratings."
+    )
+
+
+def useless_weights(rows: Sequence[Row]) -> str | None:
+    """A sentence if most weights of the log are one and the same."""
+    shares, sizes = (
+        [float(row.get(name, math.nan)) for row in rows]
+        for name in ("clip_share", "effective_sample_size")
+    )
+    if any(share > MOST for share in shares):
+        return (
+            f"{max(shares):.0%} of the log's rows have a propensity below the clip, so they carry "
+            "one and the same weight; lower estimator.weighting.p_min, or give it as a multiple "
+            "of the density with estimator.weighting.relative=true."
+        )
+    if any(size > ALIKE for size in sizes):
+        return (
+            "The propensities of the log's rows are all alike (they differ by less than 1 %), so "
+            "the weights correct nothing; train the propensity longer, or use estimator=naive."
+        )
+    return None
+
+
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """All that is to be said, worst first."""
+    return [text for text in (useless_model(rows), useless_weights(rows)) if text is not None]
