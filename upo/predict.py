@@ -1,6 +1,7 @@
 """``python -m upo.predict``: predictions, propensities and recommendations from a run folder."""
 
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from tqdm.auto import tqdm
 
 from upo.core.arguments import Command, argument
 from upo.core.console import command, quiet, say
-from upo.errors import InputError
+from upo.errors import InputError, UnseenIdsWarning
 from upo.fitted import Fitted
 from upo.fitted.run_folder import load_model
+from upo.fitted.unseen import Unseen
 from upo.tables.files import read_blocks, table_writer
 from upo.tables.frames import check_nulls
 
@@ -78,6 +80,17 @@ COMMAND = Command(
 )
 
 
+class Asked:
+    """What was asked for so far, and how much of it is unseen."""
+
+    def __init__(self) -> None:
+        self.unseen = Unseen(0, 0, 0, 0)
+
+    def add(self, block: Unseen) -> None:
+        """A block more."""
+        self.unseen = self.unseen.plus(block)
+
+
 def main(words: Sequence[str]) -> None:
     """Load, answer block by block, write.
 
@@ -86,46 +99,25 @@ def main(words: Sequence[str]) -> None:
     """
     given, _ = COMMAND.parse(words)
     _check(given)
-    rows, unknown = 0, Unknown()
+    rows = 0
+    asked = Asked()
     with table_writer(given.out, "out") as writer:
         model = load_model(given.run, log=given.log, trusted=given.trusted)
         if given.propensity:
             model.need_propensity()
-        answer = _recommendations if given.top_k else _predictions
-        blocks = answer(model, given, unknown)
+        blocks = (
+            _recommendations(model, given, asked)
+            if given.top_k
+            else _predictions(model, given, asked)
+        )
         with tqdm(unit=" rows", unit_scale=True, disable=not given.progress) as bar:
             for block in blocks:
                 writer.write(block)
                 bar.update(block.num_rows)
                 rows += block.num_rows
-    say(f"{given.out}: {rows:,} rows{unknown}")
-
-
-@dataclass
-class Unknown:
-    """How many of the users and items asked for the log does not have.
-
-    They are answered by means, which look like answers; a column that is spelled in another way
-    than in training shows here.
-    """
-
-    users: int = 0
-    items: int = 0
-    asked: int = 0
-
-    def count(self, model: Fitted, users: pa.ChunkedArray, items: pa.ChunkedArray | None) -> None:
-        """Count the rows of a block."""
-        self.asked += len(users)
-        self.users += model.unknown(users, of_users=True)
-        self.items += 0 if items is None else model.unknown(items, of_users=False)
-
-    def __str__(self) -> str:
-        parts = [
-            f"{count / self.asked:.1%} of the {name}s"
-            for name, count in (("user", self.users), ("item", self.items))
-            if count
-        ]
-        return f" ({' and '.join(parts)} not in the log, answered by means)" if parts else ""
+    say(f"{given.out}: {rows:,} rows")
+    if asked.unseen.either:
+        say(f"Warning: {asked.unseen.sentence('users' if given.top_k else 'pairs')}")
 
 
 def _check(given: Settings) -> None:
@@ -142,7 +134,7 @@ def _check(given: Settings) -> None:
         )
 
 
-def _predictions(model: Fitted, given: Settings, unknown: Unknown) -> Iterator[pa.Table]:
+def _predictions(model: Fitted, given: Settings, asked: Asked) -> Iterator[pa.Table]:
     """User, item and what was asked for, for blocks of pairs."""
     assert given.pairs is not None  # _check has looked
     names = [given.user or model.columns[0], given.item or model.columns[1]]
@@ -154,10 +146,10 @@ def _predictions(model: Fitted, given: Settings, unknown: Unknown) -> Iterator[p
         block = block.select(names)
         check_nulls(block, f"pairs={given.pairs}", before)
         before += block.num_rows
-        pairs = block.rename_columns(list(model.columns))
-        unknown.count(model, block[names[0]], block[names[1]])
+        places = model.places(block.rename_columns(list(model.columns)))
+        asked.add(Unseen.of(*places))
         for what in wanted:
-            values = model.values(what, pairs)  # [R, N]
+            values = model.answers.values(what, *places)  # [R, N]
             if given.seeds == "average":
                 block = block.append_column(what, pa.array(values.mean(0).numpy()))
                 continue
@@ -166,7 +158,7 @@ def _predictions(model: Fitted, given: Settings, unknown: Unknown) -> Iterator[p
         yield block
 
 
-def _recommendations(model: Fitted, given: Settings, unknown: Unknown) -> Iterator[pa.Table]:
+def _recommendations(model: Fitted, given: Settings, asked: Asked) -> Iterator[pa.Table]:
     """User, item, score and rank, for batches of users."""
     assert given.top_k is not None  # _check has looked
     names = given.user or model.columns[0], given.item or model.columns[1]
@@ -174,10 +166,15 @@ def _recommendations(model: Fitted, given: Settings, unknown: Unknown) -> Iterat
     for block in _users(model, given, names[0]):
         check_nulls(block, f"users={given.users}", before)
         before += block.num_rows
-        unknown.count(model, block[names[0]], None)
         for first in range(0, max(block.num_rows, 1), size):
             users = block[names[0]].slice(first, size)
-            best = model.recommend(users.to_pylist(), given.top_k, exclude_seen=given.exclude_seen)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnseenIdsWarning)  # said once, of all of them
+                best = model.recommend(
+                    users.to_pylist(), given.top_k, exclude_seen=given.exclude_seen
+                )
+            new = round(best.attrs["unseen"] * len(users))
+            asked.add(Unseen(len(users), new, 0, new))
             best.columns = pd.Index([*names, "score", "rank"])
             schema = pa.schema(
                 [

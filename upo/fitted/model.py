@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from upo.errors import InputError
 from upo.fitted.answers import Answers
 from upo.fitted.file import read_model, write_model
+from upo.fitted.unseen import Unseen
 from upo.models.estimator import Estimator
 from upo.tables.frames import check_nulls, to_arrow
 from upo.tables.ids import Places, check_columns
@@ -33,7 +34,9 @@ class Fitted:
     Of several seeds the mean answers; ``average=False`` gives a column for each. An id that neither
     train nor test had gets a mean: an unseen user the item's mean over the users of train, an
     unseen item the user's mean over the items of train, both unseen the mean over both (each over
-    4,096 evenly spread ones where train has more).
+    4,096 evenly spread ones where train has more). Every answer says in ``attrs["unseen"]`` what
+    share of its rows has an unseen id (``"unseen_users"`` and ``"unseen_items"`` apart), and
+    ``upo.UnseenIdsWarning`` is issued where most have one.
 
     Attributes:
         estimator: The networks.
@@ -192,14 +195,17 @@ class Fitted:
         table = to_arrow(asked, [user], "users")
         check_nulls(table, "users")
         # every user once, and all unseen ones together, as they get the same
-        places, row = torch.unique(self._places[0].find(table[user]), return_inverse=True)
+        found_users = self._places[0].find(table[user])
+        unseen = Unseen.of(found_users)
+        unseen.warn("users", stacklevel=3)
+        places, row = torch.unique(found_users, return_inverse=True)
         parts = torch.split(places, self.answers.users_at_once)
         bar = tqdm(parts, desc="users", disable=not progress)
         found = [self.answers.best(part, int(k), exclude_seen) for part in bar]
         scores, items = (torch.cat(part) for part in zip(*found, strict=True))
         scores, items = scores[row], items[row]
         asked_row, place = torch.nonzero(scores > -math.inf, as_tuple=True)
-        return pd.DataFrame(
+        answer = pd.DataFrame(
             {
                 user: asked[user].to_numpy()[asked_row.numpy()],
                 item: self.item_ids[items[asked_row, place].numpy()],
@@ -207,6 +213,8 @@ class Fitted:
                 "rank": place.numpy() + 1,
             }
         )
+        answer.attrs.update(unseen.shares)
+        return answer
 
     def save(self, folder: str | Path) -> Path:
         """Write the model as one file, atomically: tensors and plain values, nothing executable.
@@ -232,18 +240,6 @@ class Fitted:
             params=self._params,
         )
 
-    def unknown(self, ids: pa.ChunkedArray, *, of_users: bool) -> int:
-        """How many of these ids neither train nor test had.
-
-        Args:
-            ids: Users or items, none missing.
-            of_users: Which of the two.
-
-        Raises:
-            InputError: If they are of a type that cannot be an id.
-        """
-        return int((self._places[0 if of_users else 1].find(ids) < 0).sum())
-
     def values(self, what: str, pairs: Any) -> Tensor:
         """``[R, N]`` float64 answers for the pairs of a frame.
 
@@ -254,21 +250,36 @@ class Fitted:
         Raises:
             InputError: If a column is missing or has gaps.
         """
+        return self.answers.values(what, *self.places(pairs))
+
+    def places(self, pairs: Any) -> tuple[Tensor, Tensor]:
+        """``[N]`` indices of the users and of the items of a frame; -1 where one is unseen.
+
+        Args:
+            pairs: A data frame with the user and the item column.
+
+        Raises:
+            InputError: If a column is missing or has gaps.
+        """
         user, item = self.columns
         check_columns(pairs, [user, item], "pairs")
         table = to_arrow(pairs, [user, item], "pairs")
         check_nulls(table, "pairs")
-        places = (
-            ids.find(table[name]) for ids, name in zip(self._places, self.columns, strict=True)
-        )
-        return self.answers.values(what, *places)
+        return self._places[0].find(table[user]), self._places[1].find(table[item])
 
     def _answer(self, what: str, pairs: Any, average: bool) -> "pd.Series[float] | pd.DataFrame":
-        values = self.values(what, pairs)
+        places = self.places(pairs)
+        unseen = Unseen.of(*places)
+        values = self.answers.values(what, *places)
+        unseen.warn("pairs", stacklevel=4)
         index = pairs.index if isinstance(pairs, pd.DataFrame) else None
+        answer: pd.Series[float] | pd.DataFrame
         if average:
-            return pd.Series(values.mean(0).numpy(), index=index, name=what)
-        return pd.DataFrame(values.T.numpy(), index=index, columns=self.seeds)
+            answer = pd.Series(values.mean(0).numpy(), index=index, name=what)
+        else:
+            answer = pd.DataFrame(values.T.numpy(), index=index, columns=self.seeds)
+        answer.attrs.update(unseen.shares)
+        return answer
 
 
 def load(folder: str | Path, *, trusted: bool = False) -> Fitted:

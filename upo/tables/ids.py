@@ -64,6 +64,8 @@ def joint_index(columns: list[pa.ChunkedArray]) -> tuple[list[Ids], int]:
 class Places:
     """Where ids stand in a table of ids; numbers are found by value, however they are spelled.
 
+    Text that stands for a whole number, such as ``11.0``, finds that number.
+
     Args:
         ids: Ids by index.
     """
