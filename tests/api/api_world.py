@@ -1,5 +1,6 @@
 """Tables of a small world, and short fits, that the tests of the Python API share."""
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +31,11 @@ TRAIN, TEST = frame(WORLD.log()), frame(WORLD.uniform_sample(8))
 
 
 def short(train=TRAIN, **settings):
-    return upo.fit(train, progress=False, **{"overrides": FEW, **settings})
+    with warnings.catch_warnings():
+        # a few steps and 24 validation rows: what is tested here is not what the model is worth
+        warnings.simplefilter("ignore", upo.UselessModelWarning)
+        warnings.simplefilter("ignore", upo.UselessWeightsWarning)
+        return upo.fit(train, progress=False, **{"overrides": FEW, **settings})
 
 
 def places(fitted, pairs):
