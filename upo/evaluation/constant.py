@@ -71,6 +71,7 @@ def constant_columns(
     }
 
 
+@torch.no_grad()
 def compare(rows: Callable[[], Iterable[Predicted]], space: PairSpace) -> Comparison:
     """The model against the constant on this rank's share of some rows, exact over all ranks.
 
