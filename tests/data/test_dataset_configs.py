@@ -9,7 +9,7 @@ from upo.data.datamodule import RatingDataModule
 
 FILES = [
     Path(__file__).parents[2] / "conf" / "dataset" / f"{name}.yaml"
-    for name in ("coat", "kuairec", "synthetic", "table", "yahoo")
+    for name in ("battery", "coat", "kuairec", "synthetic", "table", "yahoo")
 ]
 
 
@@ -17,6 +17,8 @@ def load(path):
     config = OmegaConf.create({"paths": {"data_dir": "/nowhere"}, "dataset": OmegaConf.load(path)})
     if path.stem == "table":
         config.dataset.train = "train.csv"
+    if path.stem == "battery":
+        config.dataset.log = "tiny"
     return config.dataset
 
 

@@ -14,6 +14,7 @@ import torch
 from upo.core.sampling import Permutation, stream_key
 from upo.data.coat import read_coat
 from upo.data.datamodule import RatingDataModule
+from upo.data.download import MOVIELENS
 from upo.data.exposure_world import ExposureWorld, WorldPlan
 from upo.data.interactions import LabelRule
 from upo.data.movielens import read_movielens
@@ -64,8 +65,8 @@ PLANS = {
     # KuaiRec's shape: short videos, of which few are watched twice over
     "kuairec_shape": WorldPlan(1_411, 3_327, 0.043, 0.05, 0.03, threshold=5.0),
 }
-MOVIELENS = {"ml100k_3": 3.0, "ml100k_4": 4.0, "ml100k_5": 5.0}
-LOGS = ("coat", *MOVIELENS, *SYNTHETIC, *PLANS)
+THRESHOLDS = {"ml100k_3": 3.0, "ml100k_4": 4.0, "ml100k_5": 5.0}
+LOGS = ("coat", *THRESHOLDS, *SYNTHETIC, *PLANS)
 
 
 class BatteryDataModule(RatingDataModule):
@@ -87,8 +88,8 @@ class BatteryDataModule(RatingDataModule):
         self,
         log: str,
         *,
-        name: str = "battery",
-        data_dir: str = "data",
+        name: str,
+        data_dir: str,
         world_seed: int = 0,
         drop_overlap: bool = False,
         k: int = 5,
@@ -107,7 +108,7 @@ def label_threshold(log: str) -> float:
     """From which rating on a log's labels are positive."""
     if log in PLANS:
         return PLANS[log].threshold
-    return MOVIELENS.get(log, 3.0)
+    return THRESHOLDS.get(log, 3.0)
 
 
 def read_battery(
@@ -127,8 +128,8 @@ def read_battery(
     name = name or log
     if log == "coat":
         return replace(read_coat(Path(folder) / "coat"), name=name)
-    if log in MOVIELENS:
-        return _split_movielens(Path(folder) / "ml-100k", LabelRule(MOVIELENS[log]), seed, name)
+    if log in THRESHOLDS:
+        return _split_movielens(Path(folder) / "ml-100k", LabelRule(THRESHOLDS[log]), seed, name)
     if log in SYNTHETIC:
         users, items, density = SYNTHETIC[log]
         world = SyntheticWorld(users, items, density=density, seed=seed)
@@ -142,6 +143,11 @@ def read_battery(
 
 def _split_movielens(folder: Path, rule: LabelRule, seed: int, name: str) -> RatingData:
     """The log, of which a random fifth tests: the test pairs are as self-selected as the others."""
+    if not (folder / "u.data").is_file():
+        raise InputError(
+            f"{folder / 'u.data'} is missing; get MovieLens 100K from {MOVIELENS.page}, or set "
+            f"dataset.data_dir to the folder that holds {folder.name}."
+        )
     rows = read_movielens(folder).interactions
     place = Permutation(len(rows))(
         torch.arange(len(rows)), stream_key(torch.tensor([seed]), "battery", "split")

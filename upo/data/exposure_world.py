@@ -118,8 +118,9 @@ class ExposureWorld:
         self._popularity = _log_normal(self._normal("popular", plan.n_items, 1), plan.popularity_sd)
         off = 2 * self._uniform("slope", torch.arange(plan.n_items)) - 1
         self._slope = _grid(1 + plan.slope_spread * off)  # gamma_i / gamma
-        draw = self._uniform("single", torch.arange(plan.n_users))
-        self._single = draw < plan.single_share
+        order = torch.argsort(self._uniform("single", torch.arange(plan.n_users)))
+        self._single = torch.zeros(plan.n_users, dtype=torch.bool)
+        self._single[order[: round(plan.single_share * plan.n_users)]] = True
         self._level = self._gamma = 0.0
         self._lambda = 1.0
         self._solve()
