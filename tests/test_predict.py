@@ -71,6 +71,19 @@ def ask(home, *words, run="run"):
     return pd.read_csv(out, dtype={"user": str, "item": str}) if out.suffix == ".csv" else out
 
 
+def test_the_share_of_unseen_ids_is_said_once_below(home, capsys):
+    ask(home, f"pairs={home / 'ask.csv'}", "propensity=true")
+    said = capsys.readouterr().out
+    assert said.count("Warning: ") == 1
+    assert "4 of 5 pairs (80.0%) have an id" in said
+    assert "the user in 60.0%, the item in 40.0%" in said
+    ask(home, "top_k=2", f"users={home / 'ask.csv'}")
+    assert "3 of 5 users (60.0%) have an id" in capsys.readouterr().out
+    log_frame().to_csv(home / "known.csv", index=False)
+    ask(home, f"pairs={home / 'known.csv'}")
+    assert "Warning" not in capsys.readouterr().out
+
+
 def test_answers_are_those_of_the_trained_networks(home):
     """The predictions give the metrics that the run itself has written."""
     state = torch.load(home / "run" / "checkpoints" / "debias.pt", weights_only=True)
@@ -83,8 +96,10 @@ def test_answers_are_those_of_the_trained_networks(home):
     pairs = pd.read_csv(home / "ask.csv", dtype=str)
     assert found.user.tolist() == pairs.user.tolist()  # as they were written
     assert found.item.tolist() == pairs.item.tolist()
-    np.testing.assert_allclose(found.prediction, model.predict(pairs), rtol=1e-12)
-    np.testing.assert_allclose(found.propensity, model.propensity(pairs), rtol=1e-12)
+    for what in ("predict", "propensity"):
+        with pytest.warns(upo.UnseenIdsWarning, match="4 of 5 pairs"):
+            expected = getattr(model, what)(pairs)
+        np.testing.assert_allclose(found[expected.name], expected, rtol=1e-12)
 
 
 def test_a_run_on_the_embedded_world_answers_for_indices(home):
@@ -143,13 +158,15 @@ def test_without_users_everyone_of_the_log_is_served(home):
     assert sorted(found.user) == sorted(log_frame().user.unique())
 
 
+@pytest.mark.filterwarnings("ignore::upo.UselessModelWarning")  # two epochs
 def test_a_saved_model_answers_too(home):
     few = {"estimator.stages.debias.epochs": 2, "trainer.accelerator": "cpu"}
     model = upo.fit(log_frame(), estimator="naive", overrides=few, progress=False)
     model.save(home / "saved")
     found = ask(home, f"pairs={home / 'ask.csv'}", run="saved")
     pairs = pd.read_csv(home / "ask.csv", dtype=str)
-    np.testing.assert_allclose(found.prediction, model.predict(pairs), rtol=1e-12)
+    with pytest.warns(upo.UnseenIdsWarning, match="4 of 5 pairs"):
+        np.testing.assert_allclose(found.prediction, model.predict(pairs), rtol=1e-12)
 
 
 def test_an_empty_question_has_an_empty_answer(home):

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 import upo.runs.config  # noqa: F401 - registers the schema
 from tests.learners.small_estimators import built, roughened
+from upo.data.battery import LOGS
 from upo.models.metric_weights import bias_weight, expected_gap, variance_weight
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,6 +150,40 @@ def test_a_study_of_ones_own_goes_from_command_to_figure(tmp_path):
     again = study(tmp_path)
     assert again.count("which is kept") == 4
     assert "Results will land in" not in again
+
+
+def test_the_battery_goes_from_command_to_table(tmp_path):
+    command = [sys.executable, "train.py", "experiment=battery", "dataset.log=tiny,taste"]
+    command += ["estimator=naive,ips", "progress=false", "estimator.stages.debias.epochs=1"]
+    command += [f"hydra.sweep.dir={tmp_path / 'runs'}", f"hydra.callbacks.report.out={tmp_path}"]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "battery.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["log"], row["estimator"], row["seeds"]) for row in rows} == {
+        (log, row, "2") for log in ("tiny", "taste") for row in ("naive", "ips")
+    }
+    for row in rows:
+        gain = 1 - float(row["val_log_loss"]) / float(row["val_constant_log_loss"])
+        assert float(row["gain"]) == pytest.approx(100 * gain, abs=1e-9)
+        if row["estimator"] == "naive":
+            assert float(row["beside_naive"]) == float(row["auc_beside_naive"]) == 0
+    text = (tmp_path / "battery.md").read_text()
+    assert text.startswith("`python train.py experiment=battery`")
+    assert text.count("| row | tiny | taste |") == 4
+    assert text in done.stdout
+
+
+def test_the_battery_names_every_log_once():
+    params = OmegaConf.load(CONF / "experiment" / "battery.yaml").hydra.sweeper.params
+    assert params["dataset.log"].split(",") == list(LOGS)
 
 
 def test_weights_of_bias_and_variance_are_those_of_the_lemma():

@@ -49,11 +49,26 @@ def finished(tmp_path_factory):
     return folder
 
 
+def test_a_worthless_run_says_so(monkeypatch, tmp_path, capsys):
+    slow = ["estimator=ips", "estimator.learners.prediction.optimizer.lr=1e-9"]
+    train(monkeypatch, tmp_path, *SMALL, *slow, "estimator.weighting.p_min=1.0", "seeds=[0,3]")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning: ")]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [f"Warning: {text}" for text in summary["warnings"]] == said
+    assert len(said) == 2
+    assert "The model of 2 of 2 seeds is no better than the constant prediction" in said[0]
+    assert "of the log's rows have a propensity below the clip" in said[1]
+    assert summary["useless_seeds"] == [0, 3]
+    assert summary["metrics"]["clip_share"]["mean"] > 0.5
+
+
 def test_the_run_folder_holds_what_is_promised(finished):
     rows = read(finished)
     assert [row["seed"] for row in rows] == ["0", "3", "7"]
     expected = "dataset estimator protocol seed auc ndcg@5 f1@5 precision@5 recall@5 log_loss mse"
     expected += " ece bmse dr_bias dr_variance parameters train_seconds"
+    expected += " constant_log_loss constant_mse val_log_loss val_constant_log_loss val_gain_error"
+    expected += " clip_share effective_sample_size"
     assert set(expected.split()) <= set(rows[0])
     summary = json.loads((finished / "summary.json").read_text())
     mean = sum(float(row["auc"]) for row in rows) / 3
@@ -111,7 +126,7 @@ def test_comparison_prints_both_side_by_side(monkeypatch, tmp_path, capsys):
 WRONG = {
     "unknown dataset": (["dataset=nothing"], "nothing"),
     "unknown estimator": (["estimator=best"], "best"),
-    "number for a name": (["dataset=5"], "dataset=5 is unknown; known are coat, "),
+    "number for a name": (["dataset=5"], "dataset=5 is unknown; known are battery, "),
     "one unknown of several": (["-m", "estimator=ips,best"], "estimator=best is unknown"),
     "number for a part": (["objective=5"], "objective=5 is unknown; known are agreement, "),
     "unknown part": (["imputation=best"], "known are bias, calibrated"),

@@ -42,6 +42,8 @@ def test_frames_of_other_libraries_and_other_column_names_fit_alike(fitted):
     assert list(best) == ["uid", "sku", "score", "rank"]
 
 
+# few steps on a small world: the models of the page are worth nothing here
+@pytest.mark.filterwarnings("ignore::upo.UselessModelWarning", "ignore::upo.UselessWeightsWarning")
 def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     TRAIN.to_csv("log.csv", index=False)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from api_world import TEST, TRAIN, short
+from api_world import TEST, short
 
 import upo
 from upo.fitted import Fitted, NotFittedError
@@ -21,11 +21,11 @@ def test_params_fit_the_same_model_again(tmp_path):
             "trainer.accelerator": "cpu",
         },
     }
-    model = upo.fit(TRAIN, progress=False, **settings)
+    model = short(**settings)
     params = model.get_params()
     assert params["seeds"] == [0, 1]
     assert {"estimator", "user", "item", "rating", "label_threshold", "overrides"} <= set(params)
-    again = upo.fit(TRAIN, progress=False, **params)
+    again = short(**params)
     assert again.predict(TEST).equals(model.predict(TEST))
     assert again.get_params() == params
     model.save(tmp_path)

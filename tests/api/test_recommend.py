@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 from api_world import TEST, TRAIN, short
 
+import upo
+
 
 @pytest.mark.parametrize("exclude_seen", [True, False])
 def test_recommendations_equal_brute_force(fitted, exclude_seen):
@@ -33,7 +35,8 @@ def test_blocks_change_nothing(fitted, monkeypatch):
 
 
 def test_unseen_users_get_the_items_that_please_on_average(fitted, table):
-    found = fitted.recommend(["new", "u01", "new"], 3)
+    with pytest.warns(upo.UnseenIdsWarning, match="2 of 3 users"):
+        found = fitted.recommend(["new", "u01", "new"], 3)
     best = np.argsort(-table["predict"].mean((0, 1)))[:3]
     assert found.item.tolist()[:3] == found.item.tolist()[6:] == fitted.item_ids[best].tolist()
     assert fitted.recommend([], 3).empty

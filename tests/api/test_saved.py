@@ -18,7 +18,9 @@ def test_a_saved_model_comes_back_the_same(fitted, tmp_path):
     assert content["upo"]
     assert isinstance(content["config"], str)
     for back in (upo.load(path.parent), upo.load(path)):
-        pairs = pd.DataFrame({"user": ["u01", "new", "u01", "?"], "item": ["i02", "i02", "?", "?"]})
+        users = ["u01", "new", "u01", "?", "u02", "u03", "u04"]
+        items = ["i02", "i02", "?", "?", "i03", "i04", "i05"]
+        pairs = pd.DataFrame({"user": users, "item": items})
         for what in ("predict", "propensity"):
             for average in (True, False):
                 mine = getattr(fitted, what)(pairs, average=average)

@@ -55,7 +55,7 @@ class Protocol(ABC):
     def validation_rows(self, estimator: Estimator) -> Iterator[Predicted]:
         """Predictions and labels of the selection data, block by block: this rank's share."""
         mask = self._selecting(estimator)
-        for pairs, rows in self.mar.blocks(estimator):
+        for pairs, rows in self.mar.blocks(estimator.space):
             f = torch.sigmoid(estimator.logit("prediction", pairs).double())
             yield f, self.mar.labels[rows], None if mask is None else mask[:, rows]
 

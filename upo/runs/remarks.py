@@ -58,8 +58,7 @@ def useless_weights(rows: Sequence[Row]) -> str | None:
     if any(share > MOST for share in shares):
         return (
             f"{max(shares):.0%} of the log's rows have a propensity below the clip, so they carry "
-            "one and the same weight; lower estimator.weighting.p_min, or give it as a multiple "
-            "of the density with estimator.weighting.relative=true."
+            "one and the same weight; lower estimator.weighting.p_min (0 is no clip)."
         )
     if any(size > ALIKE for size in sizes):
         return (

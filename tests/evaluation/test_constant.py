@@ -88,7 +88,7 @@ def test_other_protocols_compare_on_the_rows_they_select_by(estimator, protocol)
     found = compare(lambda: protocol.validation_rows(estimator), estimator.space)
     tested = protocol.tested(estimator)
     means = training_mean(estimator.space)
-    (pairs, _), *others = test.blocks(estimator)
+    (pairs, _), *others = test.blocks(estimator.space)
     assert not others
     f = torch.sigmoid(estimator.logit("prediction", pairs).double()).detach()
     for r in range(3):
