@@ -117,8 +117,7 @@ def test_the_page_of_the_house_has_every_room():
     rooms = {
         path.stem for path in (ROOT / "upo").iterdir() if path.suffix == ".py" or path.is_dir()
     }
-    aliases = {"optim", "protocols"}  # old places
-    assert rooms - aliases - {"__pycache__"} <= named
+    assert rooms - {"__pycache__"} <= named
 
 
 def test_one_version_is_stated_everywhere():

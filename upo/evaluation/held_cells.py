@@ -6,7 +6,7 @@ from torch import Tensor
 from upo.core.distributed import batch_sum, share
 from upo.core.sampling import Permutation, stream_key
 from upo.evaluation.mar import blocks
-from upo.functional.errors import cross_entropy
+from upo.functional.pointwise import cross_entropy
 from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
 

@@ -21,7 +21,6 @@ from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
 from upo.learners.base import Logs
 from upo.learners.propensity import PropensityLearner, UPOPenalty
-from upo.models.beta_window import BetaWindow as BetaWindow  # conf/ names it here
 from upo.models.beta_window import beta_window
 from upo.models.estimator import Estimator
 from upo.pairs import Batch, BatchSampler, Pairs

@@ -8,12 +8,6 @@ from upo.core.optim import Hyper
 from upo.functional.propensity import binned_upo_loss
 from upo.learners.balancing import Strength
 from upo.models.estimator import Estimator
-
-# the old place of the weights, until conf/ names the new one
-from upo.models.metric_weights import balancing_weight as balancing_weight
-from upo.models.metric_weights import bias_weight as bias_weight
-from upo.models.metric_weights import calibration_weight as calibration_weight
-from upo.models.metric_weights import variance_weight as variance_weight
 from upo.pairs import Pairs
 
 
