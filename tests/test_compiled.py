@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from test_replay import EACH, assert_same, make_module, run
+from test_replay import BY_ROWS, EACH, assert_same, make_module, run, take_path
 from worlds import parameters
 
 from upo.errors import InputError
@@ -34,9 +34,13 @@ def make_compiled(**settings):
 
 
 @needs_compiler
-def test_compiled_steps_equal_steps_and_resume_bit_for_bit():
+@pytest.mark.parametrize("path", ["dense", "rows", "table"])
+def test_compiled_steps_equal_steps_and_resume_bit_for_bit(path, monkeypatch):
     """Every replica with its own rates; one test, since compiling takes some seconds."""
-    module, plain = make_compiled(**EACH), make_module(False, **EACH)
+    settings = EACH if path == "dense" else BY_ROWS["each"]
+    if path != "dense":
+        take_path(monkeypatch, path)
+    module, plain = make_compiled(**settings), make_module(False, **settings)
     run(plain, 2)
     run(module, 1)
     killed = deepcopy(module.state_dict())
@@ -51,7 +55,7 @@ def test_compiled_steps_equal_steps_and_resume_bit_for_bit():
     for learner in module.learners.values():
         assert {float(s["step"]) for s in learner.optimizer.state.values()} == {24.0}
 
-    resumed = make_compiled(**EACH)
+    resumed = make_compiled(**settings)
     resumed.load_state_dict(killed)
     for name, learner in resumed.learners.items():
         learner.optimizer.load_state_dict(moments[name])

@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 import torch
-from worlds import make_estimator, make_learners, make_space, parameters
+from worlds import adam, by_rows, make_estimator, make_learners, make_space, parameters
 
-from upo.core import distributed
+from upo.core import distributed, lookups
 from upo.core.optim import ReplicaAdam
 from upo.errors import InputError
 from upo.learners.propensity import PropensityLearner, UPOPenalty
@@ -18,11 +18,12 @@ from upo.training.stage import StageModule, StagePlan
 PLAN = {"epochs": 10, "observed_batch": 9, "pair_batch": 25, "steps": 12}
 
 
-def make_module(replay, *, rule="equal_mass", lr=0.02, beta=1.0, p_min=0.1, **plan):
+def make_module(
+    replay, *, rule="equal_mass", lr=0.02, beta=1.0, p_min=0.1, make=adam, penalty=None, **plan
+):
     estimator = make_estimator(make_space(holdout=0.2), rule=rule, p_min=p_min)
-    module = StageModule(
-        estimator, make_learners(estimator, lr, beta), StagePlan(**PLAN | plan), "debias"
-    )
+    learners = make_learners(estimator, lr, beta, make, penalty)
+    module = StageModule(estimator, learners, StagePlan(**PLAN | plan), "debias")
     module.replay = replay
     return module
 
@@ -60,6 +61,42 @@ def test_replayed_steps_equal_steps(rule, values):
     assert plain._recording is None
     moved = parameters(replayed)
     assert all(not torch.equal(moved[name], start[name]) for name in start)
+
+
+BY_ROWS = {
+    "one": ONE | {"make": by_rows, "penalty": {"rows": 0.01, "biases": 0.1}},
+    "each": EACH | {"make": by_rows, "penalty": {"rows": [0.01, 0.0, 0.1]}},
+}
+
+
+def take_path(monkeypatch, path):
+    """Make steps gather rows, or read whole tables, whatever the sizes are."""
+    monkeypatch.setattr(lookups, "ROWS_PER_LOOKUP", {"rows": 0, "table": 10**6}[path])
+
+
+@pytest.mark.parametrize("path", ["rows", "table"])
+@pytest.mark.parametrize("values", BY_ROWS)
+def test_replayed_steps_on_rows_equal_steps(values, path, monkeypatch):
+    take_path(monkeypatch, path)
+    replayed, plain = (make_module(replay, **BY_ROWS[values]) for replay in (True, False))
+    assert_same(run(replayed), run(plain))
+    assert type(replayed._recording) is Recording
+
+
+@pytest.mark.parametrize("path", ["rows", "table"])
+def test_a_resumed_recording_of_steps_on_rows_goes_on_bit_for_bit(path, monkeypatch):
+    """It records before it took a step of its own."""
+    take_path(monkeypatch, path)
+    resumed, plain = (make_module(replay, **BY_ROWS["each"]) for replay in (True, False))
+    run(plain, 1)
+    resumed.load_state_dict(plain.state_dict())
+    for name, learner in resumed.learners.items():
+        learner.optimizer.load_state_dict(deepcopy(plain.learners[name].optimizer.state_dict()))
+    for module in (resumed, plain):
+        module.first_epoch = 1
+        module.on_train_epoch_start()
+        module.training_step((0, 12), 0)
+    assert_same([parameters(resumed)], [parameters(plain)])
 
 
 def test_what_batches_remember_is_stale_after_a_replay():

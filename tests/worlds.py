@@ -5,6 +5,7 @@ from functools import partial
 import torch
 
 from upo.core.optim import ReplicaAdam
+from upo.core.row_adam import RowAdam
 from upo.functional.imputation import omega_jl
 from upo.functional.pointwise import cross_entropy
 from upo.learners.imputation import ImputationLearner
@@ -59,9 +60,13 @@ def adam(lr=0.02, weight_decay=1e-3):
     return partial(ReplicaAdam, lr=lr, weight_decay=weight_decay)
 
 
-def make_learners(estimator, lr=0.02, beta=1.0):
+def by_rows(lr=0.02, weight_decay=1e-3):
+    return partial(RowAdam, lr=lr, weight_decay=weight_decay)
+
+
+def make_learners(estimator, lr=0.02, beta=1.0, make=adam, penalty=None):
     """The four players of the joint schedule, in playing order."""
-    optimizer = adam(lr)
+    optimizer = make(lr)
     return {
         "adversary": AdversaryLearner(estimator, optimizer=optimizer),
         "propensity": PropensityLearner(
@@ -69,9 +74,14 @@ def make_learners(estimator, lr=0.02, beta=1.0):
             optimizer=optimizer,
             loss=cross_entropy,
             penalties={"upo": UPOPenalty(beta=beta)},
+            penalty=penalty,
         ),
-        "prediction": PredictionLearner(estimator, optimizer=optimizer, objective=DoublyRobust()),
-        "imputation": ImputationLearner(estimator, optimizer=optimizer, omega=omega_jl),
+        "prediction": PredictionLearner(
+            estimator, optimizer=optimizer, objective=DoublyRobust(), penalty=penalty
+        ),
+        "imputation": ImputationLearner(
+            estimator, optimizer=optimizer, omega=omega_jl, penalty=penalty
+        ),
     }
 
 

@@ -12,7 +12,9 @@ from torch import Tensor
 from upo.core.optim import ReplicaAdam
 from upo.functional.imputation import omega_jl
 from upo.functional.pointwise import cross_entropy
+from upo.learners.base import Optimizer
 from upo.learners.imputation import ImputationLearner
+from upo.learners.penalty import Strengths
 from upo.learners.prediction import DoublyRobust, PredictionLearner
 from upo.learners.propensity import AdversaryLearner, PropensityLearner, UPOPenalty
 from upo.models.adversary import Adversary
@@ -91,8 +93,16 @@ def generated_log(s: Setting) -> tuple[Tensor, Tensor]:
     return keys, torch.randint(2, (s.n_observed,), generator=g).float()
 
 
-def make_module(s: Setting, keys: Tensor, labels: Tensor, replicas: int) -> StageModule:
-    """The joint schedule as a run has it."""
+def make_module(
+    s: Setting,
+    keys: Tensor,
+    labels: Tensor,
+    replicas: int,
+    *,
+    optimizers: dict[str, Optimizer] | None = None,
+    penalty: Strengths | None = None,
+) -> StageModule:
+    """The joint schedule as a run has it; by default with dense Adam and the setting's decay."""
     space = PairSpace(keys, labels, s.n_users, s.n_items, list(range(replicas)))
     sizes = space.sizes
     networks = {
@@ -108,7 +118,7 @@ def make_module(s: Setting, keys: Tensor, labels: Tensor, replicas: int) -> Stag
         weighting=ClippedPropensity(p_min=s.p_min, relative=False),
         bins=Bins(num_bins=s.bins, rule="equal_mass"),
     )
-    adam = {
+    adam = optimizers or {
         player: partial(ReplicaAdam, lr=s.lr[player], weight_decay=s.weight_decay[player])
         for player in PLAYERS
     }
@@ -119,11 +129,14 @@ def make_module(s: Setting, keys: Tensor, labels: Tensor, replicas: int) -> Stag
             optimizer=adam["propensity"],
             loss=cross_entropy,
             penalties={"upo": UPOPenalty(beta=s.beta)},
+            penalty=penalty,
         ),
         "prediction": PredictionLearner(
-            estimator, optimizer=adam["prediction"], objective=DoublyRobust()
+            estimator, optimizer=adam["prediction"], objective=DoublyRobust(), penalty=penalty
         ),
-        "imputation": ImputationLearner(estimator, optimizer=adam["imputation"], omega=omega_jl),
+        "imputation": ImputationLearner(
+            estimator, optimizer=adam["imputation"], omega=omega_jl, penalty=penalty
+        ),
     }
     plan = StagePlan(epochs=1, observed_batch=s.batch, pair_batch=s.ratio * s.batch)
     return StageModule(estimator, learners, plan, "debias")

@@ -25,9 +25,9 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
-def share(total: int) -> tuple[int, int]:
-    """This rank's slice ``[lo, hi)`` of ``total``; slices differ by one element at most."""
-    size, me = world_size(), rank()
+def share(total: int, of: int | None = None) -> tuple[int, int]:
+    """A rank's slice ``[lo, hi)`` of ``total``, this one's by default; they differ by one."""
+    size, me = world_size(), rank() if of is None else of
     return total * me // size, total * (me + 1) // size
 
 

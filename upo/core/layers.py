@@ -1,13 +1,12 @@
 """Building blocks with a leading replica axis: R independent networks in one tensor."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from upo.core.lookups import Rows, TableGradient, Whole
 from upo.core.optim import Hyper, per_replica
 from upo.core.sampling import generator_seed
 from upo.errors import InputError
@@ -69,54 +68,13 @@ def normal(
     scale = per_replica(std, len(seeds), "init_std")
     if not bool((torch.as_tensor(scale) >= 0).all()):
         raise InputError(f"init_std must be at least 0, got {std}; try 0.1.")
-    weights = []
-    for seed in seeds:
+    stack = torch.zeros(len(seeds), *shape)
+    if isinstance(scale, float) and scale == 0.0:
+        return stack
+    for seed, weights in zip(seeds, stack, strict=True):
         generator = torch.Generator().manual_seed(generator_seed(seed, "init", *purpose))
-        weights.append(torch.randn(shape, generator=generator))
-    stack = torch.stack(weights)
-    return stack * torch.as_tensor(scale, dtype=stack.dtype).view(-1, *[1] * len(shape))
-
-
-_collected: dict[int, Tensor] = {}  # id of a table's weight -> sum of its gradients
-
-
-class _Rows(torch.autograd.Function):
-    """Rows of a table, whose gradient may go straight into a tensor that is kept."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, rows: Tensor) -> Tensor:
-        ctx.save_for_backward(rows)
-        ctx.table, ctx.shape = id(weight), weight.shape
-        # not nn.functional.embedding: on the CPU its backward takes three times as long
-        return weight.index_select(0, rows)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (rows,) = ctx.saved_tensors
-        total = _collected.get(ctx.table)
-        if total is not None:
-            total.index_add_(0, rows, grads[0])
-            return None, None
-        return grads[0].new_zeros(ctx.shape).index_add(0, rows, grads[0]), None
-
-
-@contextmanager
-def collecting(tables: Iterable["ReplicaEmbedding"]) -> Iterator[dict[int, Tensor]]:
-    """Let backward passes sum the gradients of lookups in these tables into kept tensors.
-
-    A dense gradient would be allocated, filled with zeros and added to the others at each lookup.
-    Within the block a backward pass finds no gradient for such a weight, unless it was used
-    other than by a lookup.
-
-    Yields:
-        id of a table's weight -> sum of the gradients of its lookups; each starts at 0.
-    """
-    for table in tables:
-        _collected[id(table.weight)] = table.zero_gradient()
-    try:
-        yield _collected
-    finally:
-        _collected.clear()
+        torch.randn(shape, generator=generator, out=weights)
+    return stack.mul_(torch.as_tensor(scale, dtype=stack.dtype).view(-1, *[1] * len(shape)))
 
 
 class ReplicaEmbedding(nn.Module):
@@ -139,25 +97,35 @@ class ReplicaEmbedding(nn.Module):
         self.weight = nn.Parameter(table.view(self.replicas * n, dim))
         offset = torch.arange(self.replicas)[:, None] * n
         self.register_buffer("offset", offset, persistent=False)
-        self.kept_gradient: Tensor | None = None  # made at the first step
+        self.kept_gradients: dict[bool, TableGradient] = {}  # by rows or not; made at first use
 
     def forward(self, index: Tensor) -> Tensor:  # [R, B] -> [R, B, dim]
         """Rows of each replica's own table."""
-        rows = index if self.replicas == 1 else index + self.offset
-        found: Tensor = _Rows.apply(self.weight, rows.reshape(-1))  # type: ignore[no-untyped-call]
+        found: Tensor = Rows.apply(self.weight, self._rows(index))  # type: ignore[no-untyped-call]
         return found.view(*index.shape, self.dim)
 
-    def tables(self) -> Tensor:
-        """``[R, n, dim]`` view of the tables."""
-        return self.weight.view(self.replicas, self.n, self.dim)
+    def tables(self, index: Tensor | None = None) -> Tensor:
+        """``[R, n, dim]`` view of the tables.
 
-    def zero_gradient(self) -> Tensor:
-        """The tensor in which gradients are collected, ``[R * n, dim]``, at 0."""
-        kept = self.kept_gradient
-        if kept is None or kept.device != self.weight.device:
-            kept = self.kept_gradient = torch.zeros_like(self.weight, requires_grad=False)
-            return kept
-        return kept.zero_()
+        Args:
+            index: ``[R, B]``, the rows that are looked up in what is computed of the whole tables;
+                every other row has a gradient of 0. None where all count as looked up.
+        """
+        weight: Tensor = self.weight
+        if index is not None:
+            weight = Whole.apply(weight, self._rows(index))  # type: ignore[no-untyped-call]
+        return weight.view(self.replicas, self.n, self.dim)
+
+    def _rows(self, index: Tensor) -> Tensor:
+        return index if self.replicas == 1 else index + self.offset
+
+    def gradient(self, *, by_rows: bool) -> TableGradient:
+        """The kept sum of gradients, of looked-up rows or of the whole table."""
+        kept, weight = self.kept_gradients.get(by_rows), self.weight
+        if kept is None or kept.total.device != weight.device or kept.total.dtype != weight.dtype:
+            kept = TableGradient(weight, self.replicas, by_rows=by_rows)
+            self.kept_gradients[by_rows] = kept
+        return kept
 
 
 class ReplicaLinear(nn.Module):

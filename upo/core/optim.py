@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from upo.core.lookups import TableGradient
 from upo.errors import InputError
 
 Hyper = float | Tensor | list[float]
@@ -83,11 +84,12 @@ class ReplicaAdam(torch.optim.Adam):
         self.update([p.grad for group in self.param_groups for p in group["params"]])
 
     @torch.no_grad()
-    def update(self, grads: Sequence[Tensor | None]) -> None:
-        """Update every parameter from its gradient, given in the order of the parameters."""
+    def update(self, grads: Sequence[Tensor | TableGradient | None]) -> None:
+        """Update every parameter from its dense gradient, given in the order of the parameters."""
         rest = iter(grads)
         for group in self.param_groups:
-            found = [(p, g) for p, g in zip(group["params"], rest, strict=False) if g is not None]
+            pairs = zip(group["params"], rest, strict=False)
+            found = [(p, g) for p, g in pairs if isinstance(g, Tensor)]
             if found:
                 self._update_group(group, found)
 
@@ -130,15 +132,23 @@ class ReplicaAdam(torch.optim.Adam):
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
         ]
-        if self._alike:
-            self._kernel(group, lists, counts, group["lr"], group["weight_decay"])
+        self._move(group, lists, counts, group["weight_decay"] if self._alike else self.decay)
+
+    def _move(
+        self,
+        group: dict[str, Any],
+        lists: list[list[Tensor]],
+        counts: list[Tensor],
+        decay: float | Tensor,
+    ) -> None:
+        """Move parameters, given with their gradients and moments, all replica-major."""
+        if isinstance(self.rate, float) and isinstance(decay, float):
+            self._kernel(group, lists, counts, group["lr"], decay)
             return
         parts = [[x.view(self.replicas, -1).unbind(0) for x in tensors] for tensors in lists]
-        for r, (rate, decay) in enumerate(
-            zip(self._each(self.rate), self._each(self.decay), strict=True)
-        ):
+        for r, values in enumerate(zip(self._each(self.rate), self._each(decay), strict=True)):
             part = [[x[r] for x in tensors] for tensors in parts]
-            self._kernel(group, part, counts, rate, decay)
+            self._kernel(group, part, counts, *values)
 
     @property
     def _alike(self) -> bool:

@@ -8,6 +8,7 @@ from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
 from upo.functional.pointwise import cross_entropy
 from upo.learners.base import GradientLearner, Logs, Optimizer
+from upo.learners.penalty import Strengths
 from upo.models.estimator import Estimator
 from upo.pairs import Batch
 
@@ -47,6 +48,7 @@ class AgreementLearner(GradientLearner):
         teachers: Roles of the two predictors; the first gives the pseudo-label.
         tau: Threshold on the probability scale, in [0, 1]; a number or one for each replica.
         network: Role of the trained network.
+        penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
 
     Raises:
         InputError: If ``tau`` is out of range, a teacher is missing, or they are not two.
@@ -60,8 +62,9 @@ class AgreementLearner(GradientLearner):
         teachers: list[str],
         tau: Hyper = 0.05,
         network: str = "prediction",
+        penalty: Strengths | None = None,
     ) -> None:
-        super().__init__(estimator, optimizer=optimizer, network=network)
+        super().__init__(estimator, optimizer=optimizer, network=network, penalty=penalty)
         if len(set(teachers)) != 2 or not set(teachers) <= set(estimator.networks):
             raise InputError(
                 f"teachers must be two of {list(estimator.networks)}, got {list(teachers)}."

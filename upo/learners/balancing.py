@@ -6,6 +6,7 @@ in, with the others frozen: left together, the propensity would lower e / p_hat 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -182,7 +183,7 @@ class RegularizedPredictionLearner(PredictionLearner):
         optimizer: Partial optimiser.
         objective: The estimator of the ideal loss.
         terms: Name -> term added to it.
-        network: Role of the trained network.
+        **learner: See ``PredictionLearner``.
     """
 
     def __init__(
@@ -192,9 +193,9 @@ class RegularizedPredictionLearner(PredictionLearner):
         optimizer: Optimizer,
         objective: Objective,
         terms: dict[str, Objective],
-        network: str = "prediction",
+        **learner: Any,
     ) -> None:
-        super().__init__(estimator, optimizer=optimizer, objective=objective, network=network)
+        super().__init__(estimator, optimizer=optimizer, objective=objective, **learner)
         self.terms = dict(terms)
 
     def update(self, batch: Batch) -> Logs:

@@ -1,15 +1,18 @@
 """A learner: one player's network, loss and optimiser, with one ``update(batch)``."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from upo.core.distributed import sum_gradients
-from upo.core.layers import ReplicaEmbedding, collecting
+from upo.core.layers import ReplicaEmbedding
+from upo.core.lookups import TableGradient, collecting, exchange
 from upo.core.optim import ReplicaAdam
+from upo.core.row_adam import RowAdam
 from upo.errors import InputError
+from upo.learners.penalty import Strengths, TablePenalty
 from upo.models.estimator import Estimator
 from upo.pairs import Batch, BatchSampler
 
@@ -55,36 +58,59 @@ class GradientLearner(Learner):
         estimator: The networks and the parts that connect them.
         optimizer: Partial optimiser, called with the network's parameters.
         network: Role of the network that this learner trains.
+        penalty: Strengths ``rows`` and ``biases`` of the penalty on the rows of its tables that a
+            batch looks up; see ``TablePenalty``. None for none.
 
     Raises:
-        InputError: If the estimator has no network of that role.
+        InputError: If the estimator has no network of that role, or a strength is wrong.
     """
 
     optimizer: ReplicaAdam
 
-    def __init__(self, estimator: Estimator, *, optimizer: Optimizer, network: str) -> None:
+    def __init__(
+        self,
+        estimator: Estimator,
+        *,
+        optimizer: Optimizer,
+        network: str,
+        penalty: Strengths | None = None,
+    ) -> None:
         super().__init__(estimator, network=network)
         trained = estimator.networks[network]
         self.params = list(trained.parameters())
         self.tables = [m for m in trained.modules() if isinstance(m, ReplicaEmbedding)]
         self.optimizer = optimizer(self.params, replicas=estimator.space.replicas)
+        self.by_rows = isinstance(self.optimizer, RowAdam)
+        self.penalty = TablePenalty(penalty or {}, estimator.space.replicas)
 
     def step(self, loss: Tensor) -> None:  # [R]
         """Descend the sum of the replicas' losses in this learner's parameters alone."""
-        with collecting(self.tables) as collected:
+        sums = {id(t.weight): t.gradient(by_rows=self.by_rows) for t in self.tables}
+        with collecting(sums):
             found = torch.autograd.grad(loss, self.params, torch.ones_like(loss), allow_unused=True)
-            grads = [
-                _sum(g, collected.get(id(p)), p) for p, g in zip(self.params, found, strict=True)
-            ]
-        sum_gradients(grads)
-        for p, g in zip(self.params, grads, strict=True):
-            p.grad = g
-        self.optimizer.update(grads)
+            self.optimizer.update(self._gradients(found, sums))
         self.estimator.stepped(self.network)
 
-
-def _sum(dense: Tensor | None, collected: Tensor | None, like: Tensor) -> Tensor:
-    """Gradient of a parameter: what autograd found and what lookups collected."""
-    if collected is None:
-        return torch.zeros_like(like) if dense is None else dense
-    return collected if dense is None else collected.add_(dense)
+    @torch.no_grad()
+    def _gradients(
+        self, found: Sequence[Tensor | None], sums: dict[int, TableGradient]
+    ) -> list[Tensor | TableGradient]:
+        """Gradients over all ranks: what autograd found, what lookups gave, and the penalty's."""
+        grads: list[Tensor | TableGradient] = []
+        for p, g in zip(self.params, found, strict=True):
+            rows = sums.get(id(p))
+            if rows is None:
+                grads.append(torch.zeros_like(p) if g is None else g)
+            else:
+                if g is not None:
+                    rows.add_dense(g)
+                grads.append(rows if self.by_rows else rows.total)
+        exchange([x for x in sums.values() if x.by_rows])
+        for table in self.tables:
+            self.penalty.add(table, sums[id(table.weight)])
+        sum_gradients(
+            part for x in grads for part in (x.to_sum() if isinstance(x, TableGradient) else [x])
+        )
+        for p, x in zip(self.params, grads, strict=True):
+            p.grad = None if isinstance(x, TableGradient) else x
+        return grads

@@ -1,6 +1,6 @@
 """Propensities that learn from the task: StableDR's constraint, DR-GPL and UMVUE-DR."""
 
-from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -13,8 +13,7 @@ from upo.functional.balancing import (
     umvue_terms,
 )
 from upo.learners.balancing import Strength, known_gap
-from upo.learners.base import Optimizer
-from upo.learners.propensity import Penalty, PropensityLearner
+from upo.learners.propensity import PropensityLearner
 from upo.models.estimator import Estimator
 from upo.models.neighbours import Neighbours
 from upo.pairs import Batch, Pairs
@@ -89,14 +88,11 @@ class NeighbourPropensityLearner(PropensityLearner):
 
     Args:
         estimator: The networks; ``neighbours`` are ``Neighbours``.
-        optimizer: Partial optimiser.
-        loss: Pointwise loss of (logit, observed).
         alpha: Strength, at least 0.
         mix: :math:`\lambda` in [0, 1].
-        penalties: Name -> further term on D.
-        network: Role of the trained network.
         neighbours: Role of the neighbours.
         representation: Role of the frozen network in whose features pairs are near.
+        **settings: See ``PropensityLearner``.
 
     Raises:
         InputError: If an option is out of range or the neighbours are missing.
@@ -106,18 +102,13 @@ class NeighbourPropensityLearner(PropensityLearner):
         self,
         estimator: Estimator,
         *,
-        optimizer: Optimizer,
-        loss: Callable[[Tensor, Tensor], Tensor],
         alpha: Hyper = 1.0,
         mix: float = 0.5,
-        penalties: dict[str, Penalty] | None = None,
-        network: str = "propensity",
         neighbours: str = "neighbours",
         representation: str = "representation",
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            estimator, optimizer=optimizer, loss=loss, penalties=penalties, network=network
-        )
+        super().__init__(estimator, **settings)
         found = dict(estimator.networks.items()).get(neighbours)
         if not isinstance(found, Neighbours):
             raise InputError(f"UMVUE-DR needs estimator.networks.{neighbours} to be Neighbours.")

@@ -10,6 +10,7 @@ from upo.core.distributed import batch_sum
 from upo.errors import InputError
 from upo.functional.imputation import imputation_loss, label_loss
 from upo.learners.base import GradientLearner, Learner, Logs, Optimizer
+from upo.learners.penalty import Strengths
 from upo.models.estimator import Estimator
 from upo.models.imputation import ConstantImputation, PseudoLabel, SquaredPseudoLabel
 from upo.pairs import Batch, BatchSampler, ObservedPairs
@@ -38,6 +39,7 @@ class ImputationLearner(GradientLearner):
         regression: ``error``: the imputed error is fitted to the observed one by squares;
             ``label``: the pseudo-label is fitted to the label by cross-entropy, whatever the
             prediction says.
+        penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
 
     Raises:
         InputError: If ``regression`` is unknown, or asks for pseudo-labels where the form of the
@@ -54,8 +56,9 @@ class ImputationLearner(GradientLearner):
         output: str | None = None,
         penalties: dict[str, RowPenalty] | None = None,
         regression: str = "error",
+        penalty: Strengths | None = None,
     ) -> None:
-        super().__init__(estimator, optimizer=optimizer, network=network)
+        super().__init__(estimator, optimizer=optimizer, network=network, penalty=penalty)
         if regression not in ("error", "label"):
             raise InputError(f"regression must be 'error' or 'label', got {regression!r}.")
         if regression == "label" and not isinstance(estimator.form, LABELLED):

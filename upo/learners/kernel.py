@@ -10,6 +10,7 @@ from upo.functional.kernels import balance_gap, balance_hinge, expansion_loss, w
 from upo.functional.pointwise import cross_entropy
 from upo.learners.balancing import Strength, known_gap
 from upo.learners.base import GradientLearner, Logs, Optimizer
+from upo.learners.penalty import Strengths
 from upo.models.estimator import Estimator
 from upo.models.kernel_weight import AdaptiveAnchors, KernelAnchors
 from upo.pairs import Batch, BatchSampler, Pairs
@@ -22,12 +23,18 @@ class RepresentationLearner(GradientLearner):
         estimator: The networks.
         optimizer: Partial optimiser.
         network: Role of the trained network.
+        penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
     """
 
     def __init__(
-        self, estimator: Estimator, *, optimizer: Optimizer, network: str = "representation"
+        self,
+        estimator: Estimator,
+        *,
+        optimizer: Optimizer,
+        network: str = "representation",
+        penalty: Strengths | None = None,
     ) -> None:
-        super().__init__(estimator, optimizer=optimizer, network=network)
+        super().__init__(estimator, optimizer=optimizer, network=network, penalty=penalty)
 
     def update(self, batch: Batch) -> Logs:
         """Descend the mean cross-entropy of observed rows."""
@@ -65,6 +72,7 @@ class KernelWeightLearner(GradientLearner):
         network: Role of the weight network.
         anchors: Role of the anchors.
         representation: Role of the frozen network whose features the kernels compare.
+        penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
 
     Raises:
         InputError: If a number is negative or the anchors are missing.
@@ -82,8 +90,9 @@ class KernelWeightLearner(GradientLearner):
         network: str = "weight",
         anchors: str = "anchors",
         representation: str = "representation",
+        penalty: Strengths | None = None,
     ) -> None:
-        super().__init__(estimator, optimizer=optimizer, network=network)
+        super().__init__(estimator, optimizer=optimizer, network=network, penalty=penalty)
         if not bool((torch.as_tensor(slack) >= 0).all()):
             raise InputError(f"slack must be at least 0, got {slack}; try 0.01.")
         self.strength = Strength(strength, "strength")

@@ -7,6 +7,7 @@ from torch import Tensor
 from upo.errors import InputError
 from upo.functional import prediction as losses
 from upo.learners.base import GradientLearner, Logs, Optimizer
+from upo.learners.penalty import Strengths
 from upo.models.estimator import Estimator
 from upo.pairs import Batch
 
@@ -84,6 +85,7 @@ class PredictionLearner(GradientLearner):
         optimizer: Partial optimiser.
         objective: The estimator of the ideal loss.
         network: Role of the trained network.
+        penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
     """
 
     def __init__(
@@ -93,8 +95,9 @@ class PredictionLearner(GradientLearner):
         optimizer: Optimizer,
         objective: Objective,
         network: str = "prediction",
+        penalty: Strengths | None = None,
     ) -> None:
-        super().__init__(estimator, optimizer=optimizer, network=network)
+        super().__init__(estimator, optimizer=optimizer, network=network, penalty=penalty)
         self.objective = objective
 
     def update(self, batch: Batch) -> Logs:

@@ -11,6 +11,7 @@ from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
 from upo.functional.propensity import binned_upo_loss
 from upo.learners.base import GradientLearner, Logs, Optimizer
+from upo.learners.penalty import Strengths
 from upo.models.estimator import Estimator
 from upo.pairs import Batch, BatchSampler, Pairs
 
@@ -68,6 +69,7 @@ class PropensityLearner(GradientLearner):
         loss: Pointwise loss of (logit, observed), e.g. cross-entropy or the Brier score.
         penalties: Name -> term added to it.
         network: Role of the trained network.
+        penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
     """
 
     def __init__(
@@ -78,8 +80,9 @@ class PropensityLearner(GradientLearner):
         loss: Callable[[Tensor, Tensor], Tensor],
         penalties: dict[str, Penalty] | None = None,
         network: str = "propensity",
+        penalty: Strengths | None = None,
     ) -> None:
-        super().__init__(estimator, optimizer=optimizer, network=network)
+        super().__init__(estimator, optimizer=optimizer, network=network, penalty=penalty)
         self.loss = loss
         self.penalties = dict(penalties or {})
 

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from upo.core.lookups import batch_of
 from upo.errors import InputError
 from upo.functional.propensity import sigmoid
 from upo.pairs import Pairs, PairSpace
@@ -167,7 +168,8 @@ class Estimator(nn.Module):
         known = pairs.memo.get((role, what))
         if known is not None and known[0] == version and (known[1] or not graph):
             return known[2]
-        value = compute()
+        with batch_of(pairs.total):
+            value = compute()
         pairs.memo[(role, what)] = (version, graph, value)
         return value
 

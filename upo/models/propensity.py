@@ -85,8 +85,8 @@ class AdditivePropensity(nn.Module):
             both = torch.cat([self.user(users), self.item(items)], dim=-1)
             logit = dot(both, self.head).squeeze(-1) + self.intercept
         else:
-            a = dot(self.user.tables(), self.head[:, : self.dim]).squeeze(-1)  # [R, n_users]
-            b = dot(self.item.tables(), self.head[:, self.dim :]).squeeze(-1)  # [R, n_items]
+            a = dot(self.user.tables(users), self.head[:, : self.dim]).squeeze(-1)  # [R, n_users]
+            b = dot(self.item.tables(items), self.head[:, self.dim :]).squeeze(-1)  # [R, n_items]
             logit = a.gather(1, users) + b.gather(1, items) + self.intercept
         return logit if self.terms is None else logit + self.terms(users, items)
 

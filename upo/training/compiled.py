@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from upo.errors import InputError
+from upo.learners.base import GradientLearner
 from upo.pairs.space import Batch
 from upo.training.recording import Recording
 
@@ -94,8 +95,11 @@ class CompiledStep(Recording):
 
     def _forget_gradients(self) -> None:
         for table in self._tables():
-            table.kept_gradient = None
+            table.kept_gradients.pop(False, None)
         for learner in self.learners.values():
+            if isinstance(learner, GradientLearner) and learner.by_rows:
+                for table in learner.tables:  # sums of rows outlive it, as nothing clears them all
+                    table.gradient(by_rows=True)
             for p in learner.estimator.networks[learner.network].parameters():
                 p.grad = None
 

@@ -16,8 +16,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from upo.core import distributed
 from upo.core.layers import ReplicaEmbedding
 from upo.core.optim import ReplicaAdam
+from upo.core.row_adam import RowAdam
 from upo.learners.base import GradientLearner, Learner
 from upo.learners.imputation import ImputationLearner
+from upo.learners.penalty import TablePenalty
 from upo.learners.prediction import (
     DoublyRobust,
     InversePropensity,
@@ -47,6 +49,7 @@ REPLAYABLE: tuple[type, ...] = (
     *(ClippedPropensity, PseudoLabel, Residual, DirectError, Bins),
     *(MatrixFactorization, NeuralCollaborativeFiltering, FactorizationMachine, AdditivePropensity),
     *(Adversary, ScaledAdversary, ConstantImputation, ReplicaEmbedding, ReplicaAdam),
+    *(RowAdam, TablePenalty),
     *(FunctionType, BuiltinFunctionType, Tensor, nn.Parameter),
     *(bool, int, float, str, type(None)),
 )
@@ -107,8 +110,8 @@ class Recording:
 
         for learner in self.learners.values():
             if isinstance(learner, GradientLearner):
-                for table in learner.tables:
-                    table.zero_gradient()  # there before the step, so that it is kept
+                for table in learner.tables:  # there before the step, so that it is kept
+                    table.gradient(by_rows=learner.by_rows).start()
         return make_fx(step, tracing_mode="real")(self._state(), batch.tensors())
 
     def _step(self, batch: Batch) -> list[Tensor]:
@@ -152,4 +155,4 @@ class Recording:
         for optimizer in self._optimizers():
             for moments in optimizer.state.values():
                 state += moments.values()
-        return state + [t.kept_gradient for t in self._tables() if t.kept_gradient is not None]
+        return state + [g.total for t in self._tables() for g in t.kept_gradients.values()]

@@ -1,0 +1,171 @@
+"""The penalty on looked-up rows is that of the written formula, by every path to it."""
+
+from functools import partial
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from worlds import make_space
+
+from upo.core import lookups
+from upo.core.layers import ReplicaEmbedding
+from upo.core.optim import ReplicaAdam
+from upo.core.row_adam import RowAdam
+from upo.errors import InputError
+from upo.functional.pointwise import cross_entropy
+from upo.learners.prediction import DoublyRobust, InversePropensity, Naive, PredictionLearner
+from upo.learners.propensity import PropensityLearner
+from upo.models.bins import Bins
+from upo.models.estimator import Estimator
+from upo.models.factorization import MatrixFactorization, NeuralCollaborativeFiltering
+from upo.models.imputation import ConstantImputation, PseudoLabel
+from upo.models.propensity import AdditivePropensity
+from upo.models.weighting import ClippedPropensity
+from upo.pairs import BatchSampler
+
+NETWORKS = {
+    "mf": partial(MatrixFactorization, dim=3, biases=True),
+    "ncf": partial(NeuralCollaborativeFiltering, dim=3, hidden=[4]),
+    "additive": partial(AdditivePropensity, dim=3),
+}
+OBJECTIVES = {"naive": Naive, "ips": InversePropensity, "dr": DoublyRobust}
+ONE = {"rows": 0.3, "biases": 0.7}
+EACH = {"rows": [0.3, 0.0, 2.0], "biases": [0.0, 0.7, 0.1]}
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(params=["dense", "table", "rows"])
+def optimizer(request, monkeypatch):
+    """Dense Adam, and steps on rows by either path."""
+    monkeypatch.setattr(lookups, "ROWS_PER_LOOKUP", 0 if request.param == "rows" else 10**6)
+    return partial(ReplicaAdam if request.param == "dense" else RowAdam, lr=0.1)
+
+
+def make_estimator(network):
+    space = make_space()
+    networks = {
+        "prediction": NETWORKS[network](space.sizes, purpose="prediction"),
+        "propensity": AdditivePropensity(space.sizes, dim=2, init_std=1.0),
+        "imputation": ConstantImputation(space.sizes, label=0.3),
+    }
+    for p in networks["prediction"].parameters():  # biases start at 0
+        p.data = torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()))
+    weighting = ClippedPropensity(p_min=0.1, relative=False)
+    return Estimator(space, networks, weighting=weighting, form=PseudoLabel(), bins=Bins())
+
+
+def gradients(learner, batch, monkeypatch):
+    """What the learner would descend, by name of the parameter; no step is taken."""
+    found = {}
+
+    def note(grads):
+        for (name, _), g in zip(learner.named, grads, strict=True):
+            found[name] = (g.total if isinstance(g, lookups.TableGradient) else g).clone()
+
+    learner.named = list(learner.estimator.networks[learner.network].named_parameters())
+    with monkeypatch.context() as patch:
+        patch.setattr(learner.optimizer, "update", note)
+        for part in (batch.observed, batch.pairs):
+            if part is not None:
+                part.memo.clear()
+        learner.update(batch)
+    return found
+
+
+def formula(network, parts, strengths, replicas):
+    """The penalty ``[R]`` as it is written, of the batches that the loss reads."""
+    value = torch.zeros(replicas)
+    for pairs in parts:
+        for table in (m for m in network.modules() if isinstance(m, ReplicaEmbedding)):
+            users = table.n == pairs.space.n_users
+            strength = torch.as_tensor(strengths["biases" if table.dim == 1 else "rows"])
+            rows = table.tables()[
+                torch.arange(replicas)[:, None], pairs.users if users else pairs.items
+            ]
+            value = value + strength * (rows**2).sum(-1).mean(-1)
+    return value
+
+
+@pytest.mark.parametrize("strengths", [ONE, EACH], ids=["one", "each"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_gradients_are_those_of_the_formula(
+    network, objective, strengths, optimizer, float64, monkeypatch
+):
+    estimator = make_estimator(network)
+    make = partial(
+        PredictionLearner, estimator, optimizer=optimizer, objective=OBJECTIVES[objective]()
+    )
+    # twice: a batch larger than the additive network's tables is looked up in whole tables
+    for sizes in ((5, 4), (40, 60)):
+        batch = BatchSampler(estimator.space, "test", *sizes).chunk(0, 1)[0]
+        plain = gradients(make(), batch, monkeypatch)
+        with_penalty = gradients(make(penalty=OmegaConf.create(strengths)), batch, monkeypatch)
+        parts = [batch.o, batch.d] if objective == "dr" else [batch.o]
+        prediction = estimator.networks["prediction"]
+        value = formula(prediction, parts, strengths, 3)
+        expected = dict(
+            zip(
+                plain,
+                torch.autograd.grad(
+                    value.sum(),
+                    list(prediction.parameters()),
+                    allow_unused=True,
+                    materialize_grads=True,
+                ),
+                strict=True,
+            )
+        )
+        for name, g in expected.items():
+            torch.testing.assert_close(
+                with_penalty[name] - plain[name],
+                g,
+                rtol=0,
+                atol=1e-6 if strengths is EACH else 1e-13,
+                msg=name,
+            )
+
+
+def test_the_propensity_takes_it(float64, monkeypatch):
+    estimator = make_estimator("mf")
+    batch = BatchSampler(estimator.space, "test", 0, 40).chunk(0, 1)[0]
+    make = partial(
+        PropensityLearner, estimator, optimizer=partial(RowAdam, lr=0.1), loss=cross_entropy
+    )
+    plain = gradients(make(), batch, monkeypatch)
+    penalised = gradients(make(penalty=ONE), batch, monkeypatch)
+    network = estimator.networks["propensity"]
+    value = formula(network, [batch.d], ONE, 3).sum()
+    for name, g in zip(
+        ("user.weight", "item.weight"),
+        torch.autograd.grad(value, [network.user.weight, network.item.weight]),
+        strict=True,
+    ):
+        torch.testing.assert_close(penalised[name] - plain[name], g, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"rows": -0.1}, "penalty.rows must be at least 0"),
+        ({"biases": float("nan")}, "penalty.biases must be at least 0"),
+        ({"rows": [0.1, float("inf"), 0.1]}, "penalty.rows must be at least 0"),
+        ({"rows": [0.1, 0.2]}, "penalty.rows has 2 values for 3 replicas"),
+        ({"row": 0.1}, "penalty has no row; it takes rows and biases"),
+    ],
+    ids=str,
+)
+def test_wrong_strengths_are_named(wrong, said):
+    with pytest.raises(InputError, match=said):
+        PredictionLearner(
+            make_estimator("mf"),
+            optimizer=partial(ReplicaAdam),
+            objective=Naive(),
+            penalty=wrong,
+        )

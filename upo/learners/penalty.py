@@ -1,0 +1,66 @@
+"""The penalty on looked-up rows, which has the scale of the data whatever their size."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from upo.core.layers import ReplicaEmbedding
+from upo.core.lookups import TableGradient
+from upo.core.optim import Hyper, per_replica
+from upo.errors import InputError
+
+Strengths = Mapping[str, Hyper]
+
+
+class TablePenalty:
+    r"""L2 penalty on the rows of tables that a batch looks up.
+
+    .. math:: \sum_{batches}\frac1B\sum_{(u,i)}
+        \lambda_{rows}(\|p_u\|^2+\|q_i\|^2)+\lambda_{biases}(b_u^2+b_i^2)
+
+    The mean is over each batch by itself. A loss that reads a batch of O and a batch of D, as the
+    doubly robust ones do, has the mean over either, so that a pair of O weighs in its mean what it
+    weighs in its part of the loss. A batch counts if the loss has a gradient to what was looked up
+    for it. A row is penalised as often as it is looked up, as in the loss of Koren et al. (2009),
+    eq. (5); with the optimiser's decay it would be penalised at every step, though the gradient of
+    its data shrinks with the share of steps that see it.
+
+    Only its gradient is computed: the logged losses do not contain it, as they do not contain the
+    optimiser's decay.
+
+    Args:
+        strengths: ``rows``: :math:`\lambda_{rows}` of tables of width above 1; ``biases``:
+            :math:`\lambda_{biases}` of tables of width 1. Each at least 0, by default 0; a number
+            or one for each replica.
+        replicas: R.
+
+    Raises:
+        InputError: If a name is unknown, or a strength negative or of the wrong length.
+    """
+
+    def __init__(self, strengths: Strengths, replicas: int) -> None:
+        unknown = set(strengths) - {"rows", "biases"}
+        if unknown:
+            raise InputError(
+                f"penalty has no {', '.join(sorted(map(str, unknown)))}; it takes rows and biases, "
+                "such as {rows: 0.01, biases: 0.01}."
+            )
+        self.rows = self._checked(strengths.get("rows", 0.0), replicas, "rows")
+        self.biases = self._checked(strengths.get("biases", 0.0), replicas, "biases")
+
+    @staticmethod
+    def _checked(value: Hyper, replicas: int, name: str) -> float | Tensor:
+        strength = per_replica(value, replicas, f"penalty.{name}")
+        values = torch.as_tensor(strength)
+        if not bool(((values >= 0) & values.isfinite()).all()):
+            raise InputError(
+                f"penalty.{name} must be at least 0 and finite, got {value}; try 0.01."
+            )
+        return strength
+
+    def add(self, table: ReplicaEmbedding, gradient: TableGradient) -> None:
+        """Add the penalty's gradient to that of a table."""
+        strength = self.biases if table.dim == 1 else self.rows
+        if gradient.lookups and not (isinstance(strength, float) and strength == 0.0):
+            gradient.penalise(table.weight, strength)
