@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmarks import bench, processes
+from benchmarks import bench, processes, rows
 from benchmarks.bare import BareLoop
 from benchmarks.settings import PLAYERS, SETTINGS, generated_log, make_module
 from benchmarks.step import main
@@ -17,6 +17,14 @@ def test_the_quick_benchmark_prints_its_table(capsys):
     rows = [line.split()[:3] for line in table[2:]]
     loops = ("bare", "fused", "step", "replay")
     assert rows == [[s.name, loop, "1"] for s in SETTINGS for loop in loops]
+
+
+def test_steps_on_rows_are_timed(capsys):
+    rows.main(["--quick"])
+    command, *lines = capsys.readouterr().out.splitlines()
+    assert "rows.py --quick (threads: " in command
+    assert lines[-2].startswith("step     ratio  wall")
+    assert lines[-1].startswith("coat   R =  2  step")
 
 
 def test_several_processes_are_timed(capsys):

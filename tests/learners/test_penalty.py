@@ -89,7 +89,7 @@ def formula(network, parts, strengths, replicas):
                 torch.arange(replicas)[:, None], pairs.users if users else pairs.items
             ]
             value = value + strength * (rows**2).sum(-1).mean(-1)
-    return value
+    return value / len(parts)
 
 
 @pytest.mark.parametrize("strengths", [ONE, EACH], ids=["one", "each"])

@@ -111,12 +111,13 @@ class TableGradient:
 
     @torch.no_grad()
     def penalise(self, weight: Tensor, strength: float | Tensor) -> None:
-        r"""Add the gradient of :math:`\lambda\sum_{lookups}\mathrm{mean}_{batch}\|row\|^2`.
+        r"""Add the gradient of :math:`\lambda\,\mathrm{mean}_{lookups}\mathrm{mean}_{batch}\|row\|^2`.
 
         Args:
             weight: The table.
             strength: :math:`\lambda`, a number or ``[R]``.
         """
+        strength = strength / len(self.lookups)
         if self.row_wise:
             for rows, size in self.lookups:
                 found = weight.index_select(0, rows.reshape(-1))
