@@ -111,7 +111,7 @@ class TableGradient:
 
     @torch.no_grad()
     def penalise(self, weight: Tensor, strength: float | Tensor) -> None:
-        r"""Add the gradient of :math:`\lambda\,\mathrm{mean}_{lookups}\mathrm{mean}_{batch}\|row\|^2`.
+        r"""Add the gradient of :math:`\lambda` times the mean over lookups of :math:`\|row\|^2`.
 
         Args:
             weight: The table.
