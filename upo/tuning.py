@@ -153,7 +153,8 @@ def _write(study: optuna.Study, base: DictConfig, out: Path | None, trials: int)
         OmegaConf.update(tree, str(key), value)
     protocol = str(base.protocol.name)
     folder = out if out is not None else user_dir() / "tuned"
-    path = folder / protocol / str(base.dataset.name) / f"{base.estimator.name}.yaml"
+    parts = protocol, base.dataset.name, base.estimator.backbone, f"{base.estimator.name}.yaml"
+    path = folder.joinpath(*map(str, parts))
     head = (
         "# @package _global_\n"
         f"# Written by upo.tuning: best of {trials} trials, protocol={protocol}, "
