@@ -111,7 +111,9 @@ class TableGradient:
 
     @torch.no_grad()
     def penalise(self, weight: Tensor, strength: float | Tensor) -> None:
-        r"""Add the gradient of :math:`\lambda` times the mean over lookups of :math:`\|row\|^2`.
+        r"""Add the gradient of :math:`\lambda` times the mean over lookups of their penalties.
+
+        The penalty of a lookup is the mean over its batch of :math:`\|row\|^2`.
 
         Args:
             weight: The table.
@@ -137,16 +139,17 @@ class TableGradient:
     def shares(self) -> Tensor:
         """``share``; of this rank's lookups, until those of all ranks are added."""
         if self.share is None:
-            self.share = self.total.new_zeros(len(self.total), 1)
+            share, one = self.total.new_zeros(len(self.total)), self.total.new_ones(1)
             for rows, size in self.lookups:
-                one = self.total.new_full((1,), 1.0 / size).expand(rows.numel())
-                self.share.view(-1).index_add_(0, rows.reshape(-1), one)
+                ones = one.expand(rows.numel())
+                share.index_add_(0, rows.reshape(-1), ones, alpha=1.0 / size)
+            self.share = share.unsqueeze(1)
         return self.share
 
     def touched(self) -> Tensor:  # [R * n, 1]
         """1 for looked-up rows, 0 for others."""
         shares = self.shares()
-        return torch.ones_like(shares) if self.all_rows else (shares > 0).to(shares.dtype)
+        return torch.ones_like(shares) if self.all_rows else shares.sign()
 
     def to_sum(self) -> list[Tensor]:
         """What is still to be added up over ranks, in place."""

@@ -1,7 +1,6 @@
 """Adam that moves only the rows of tables that a batch looked up."""
 
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,8 +27,8 @@ class RowAdam(ReplicaAdam):
 
     A step costs its batch: looked-up rows of the table, its gradient and its moments are gathered,
     moved and written back, with duplicates, which compute and write the same values. Where a batch
-    looks up a third as many rows as a table has or more, a copy of the whole table is moved, of
-    which looked-up rows alone are taken. Which of the two depends on sizes alone.
+    looks up a third as many rows as a table has or more, the whole table is read, and rows that
+    were not looked up stay as they are. Which of the two depends on sizes alone.
 
     Args:
         params: Parameters of one player.
@@ -37,6 +36,8 @@ class RowAdam(ReplicaAdam):
             decay would have to move every row.
         **settings: See ``ReplicaAdam``.
     """
+
+    _betas: Tensor | None = None  # where the steps are counted
 
     @torch.no_grad()
     def update(self, grads: Sequence[Tensor | TableGradient | None]) -> None:
@@ -73,34 +74,44 @@ class RowAdam(ReplicaAdam):
     def _move_tables(
         self, group: dict[str, Any], found: list[tuple[Tensor, TableGradient]]
     ) -> None:
-        """Move copies of whole tables, and of these take the rows that were looked up."""
-        counts = [self.state[p]["step"] for p, _ in found]
-        tables = zip(*self._with_moments(found), [g.touched() for _, g in found], strict=True)
+        """Move the looked-up rows of tables that are read whole; uses up the gradients."""
         if self.corrected is not None:
-            for p, grad, mean, square, touched in tables:
+            for p, grad, mean, square, touched in self._with_touched(found):
                 new = [p.clone(), grad, mean.clone(), square.clone()]
                 self._moved(group, *new)
                 for x, moved in ((p, new[0]), (mean, new[2]), (square, new[3])):
                     x.copy_(torch.where(touched > 0, moved, x))
             return
-        rates = [group["lr"]] if isinstance(self.rate, float) else self.rate.tolist()
-        split = [_blocks(table, len(rates)) for table in tables]  # tables x rates x blocks
-        for rate, parts in zip(rates, zip(*split, strict=True), strict=True):
-            for level in zip_longest(*parts):  # a block of every table that has as many
-                blocks = [(b, count) for b, count in zip(level, counts, strict=True) if b]
-                self._move_blocks(
-                    group, [b for b, _ in blocks], [count for _, count in blocks], rate
-                )
+        size, eps = self._sizes(group, self.state[found[0][0]]["step"])  # of all tables
+        for p, grad, mean, square, touched in self._with_touched(found):
+            weights = [touched * (1 - beta) for beta in group["betas"]]
+            each = (self.replicas, -1) if size.dim() else touched.shape
+            weights.append((touched.view(each) * size).view_as(touched))
+            tensors, rows = (p, grad, mean, square, *weights), max(1, BLOCK // p.shape[1])
+            if len(p) <= rows:
+                _move_block(tensors, eps)
+                continue
+            for block in zip(*(torch.split(x, rows) for x in tensors), strict=True):
+                _move_block(block, eps)
 
-    def _move_blocks(
-        self, group: dict[str, Any], blocks: list[list[Tensor]], counts: list[Tensor], rate: float
-    ) -> None:
-        """Move blocks of tables: of each its rows, gradient, both moments and what was touched."""
-        *kept, touched = (list(tensors) for tensors in zip(*blocks, strict=True))
-        lists = [[x if i == 1 else x.clone() for x in tensors] for i, tensors in enumerate(kept)]
-        self._kernel(group, lists, counts, rate, 0.0)
-        for which in MOVING:  # 1 takes the new value exactly, and 0 leaves the old one
-            torch._foreach_lerp_(kept[which], lists[which], touched)
+    def _sizes(self, group: dict[str, Any], step: Tensor) -> tuple[Tensor, Tensor]:
+        """Minus the rate and eps, corrected for a denominator that is not; in few operations."""
+        if self._betas is None or self._betas.device != step.device:
+            self._betas = torch.tensor(group["betas"], dtype=torch.float64, device=step.device)
+        corrections = 1 - self._betas**step
+        root = corrections[1].sqrt()
+        size = root / corrections[0]
+        if isinstance(self.rate, float):
+            size = size * -group["lr"]
+        else:
+            size = -(size * self.rate.to(step.device)[:, None])
+        return size, root * group["eps"]
+
+    def _with_touched(
+        self, found: list[tuple[Tensor, TableGradient]]
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Each table with its gradient, both moments and the rows that are to move."""
+        yield from zip(*self._with_moments(found), [g.touched() for _, g in found], strict=True)
 
     def _with_moments(self, found: list[tuple[Tensor, TableGradient]]) -> list[list[Tensor]]:
         """Tables, gradients and both moments, as Adam's kernel takes them."""
@@ -135,8 +146,11 @@ class RowAdam(ReplicaAdam):
         p.sub_((step.view(each) * size).view_as(p))
 
 
-def _blocks(tensors: Sequence[Tensor], parts: int) -> list[list[list[Tensor]]]:
-    """Parts of a table and of what goes with it, each in blocks of rows: parts x blocks."""
-    rows = max(1, BLOCK // tensors[0].shape[1])
-    split = [[torch.split(part, rows) for part in x.chunk(parts)] for x in tensors]
-    return [[list(block) for block in zip(*part, strict=True)] for part in zip(*split, strict=True)]
+def _move_block(block: tuple[Tensor, ...], eps: Tensor) -> None:
+    """Adam in few passes; where the last three, one number a row, are 0, nothing moves."""
+    p, grad, mean, square, weight1, weight2, size = block
+    mean.lerp_(grad, weight1)
+    square.lerp_(grad.square_(), weight2)
+    torch.sqrt(square, out=grad)
+    torch.div(mean, grad.add_(eps), out=grad)
+    p.addcmul_(grad, size)

@@ -16,15 +16,18 @@ Strengths = Mapping[str, Hyper]
 class TablePenalty:
     r"""L2 penalty on the rows of tables that a batch looks up.
 
-    .. math:: \sum_{batches}\frac1B\sum_{(u,i)}
-        \lambda_{rows}(\|p_u\|^2+\|q_i\|^2)+\lambda_{biases}(b_u^2+b_i^2)
+    .. math:: \mathrm{mean}_{batches}\,\mathrm{mean}_{(u,i)}\left[
+        \lambda_{rows}(\|p_u\|^2+\|q_i\|^2)+\lambda_{biases}(b_u^2+b_i^2)\right]
 
-    The mean is over each batch by itself. A loss that reads a batch of O and a batch of D, as the
-    doubly robust ones do, has the mean over either, so that a pair of O weighs in its mean what it
-    weighs in its part of the loss. A batch counts if the loss has a gradient to what was looked up
-    for it. A row is penalised as often as it is looked up, as in the loss of Koren et al. (2009),
-    eq. (5); with the optimiser's decay it would be penalised at every step, though the gradient of
-    its data shrinks with the share of steps that see it.
+    A loss that reads a batch of O and a batch of D, as the doubly robust ones do, has half the mean
+    over either, whatever their sizes, so that one strength serves naive and doubly robust losses:
+    on Coat .04 had the least held-out log-loss of .01, .02, .04, .08 for both; with the sum of the
+    two means it was .02 for the doubly robust one, and .08 left it a constant. A batch counts if
+    the loss has a gradient to what was looked up for it.
+
+    A row is penalised as often as it is looked up, as in the loss of Koren et al. (2009), eq. (5);
+    with the optimiser's decay it would be penalised at every step, though the gradient of its data
+    shrinks with the share of steps that see it.
 
     Only its gradient is computed: the logged losses do not contain it, as they do not contain the
     optimiser's decay.
