@@ -49,7 +49,7 @@ def sound(tmp_path_factory):
                  "estimator.stages.debias.epochs=1", "progress=false", "logger=none",
                  f"hydra.run.dir={home / 'run'}"]  # fmt: skip
         patch.setattr(sys, "argv", ["train.py", *words])
-        cli.main(str(ROOT / "conf"))
+        cli.main()
     return home
 
 
@@ -58,7 +58,8 @@ def _answer(read, folder, pipe):
     before = _held("VmSize")
     resource.setrlimit(resource.RLIMIT_AS, (before + 3 * BYTES, before + 3 * BYTES))
     signal.alarm(3 * SECONDS)
-    held, start = _held("VmRSS"), time.perf_counter()
+    # seconds of computing: those of the clock are longer on a machine that does other things
+    held, start = _held("VmRSS"), time.process_time()
     try:
         read(folder)
         said = None
@@ -66,7 +67,7 @@ def _answer(read, folder, pipe):
         said = str(error)
     except BaseException as error:
         said = f"{type(error).__name__}: {error}"
-    pipe.send((said, time.perf_counter() - start, _held("VmHWM") - held))
+    pipe.send((said, time.process_time() - start, _held("VmHWM") - held))
 
 
 def _held(what):
