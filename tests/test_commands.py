@@ -220,7 +220,7 @@ ENDS = {
         "fewer seeds or smaller batches",
     ),
     "full disk": (FULL, 1, "outputs/debias.pt: No space left on device; free space"),
-    "hostile text": (InputError("file \x1b[2Ja\u202eb\nc"), 1, r"file \u001b[2Ja\u202eb c"),
+    "hostile text": (InputError("file \x1b[2Ja\u202eb\nc"), 1, r"file \x1b[2Ja\u202eb c"),
     "wrapped": (RuntimeError("outer"), 1, "inner"),
 }
 ENDS["wrapped"][0].__cause__ = InputError("inner")
