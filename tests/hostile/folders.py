@@ -299,7 +299,7 @@ def _file(name, make):
 
 
 _DATA = "_target_: upo.data.synthetic.SyntheticDataModule"
-_PROTOCOL = "_target_: upo.protocols.Holdout"
+_PROTOCOL = "_target_: upo.evaluation.protocols.Holdout"
 RUNS = {
     "dataset of another library": _yaml(_DATA, f"_target_: os.mkdir\n  path: {CANARY}"),
     "dataset behind a prefix": _yaml(_DATA, "_target_: upo.data.table.pa.OSFile"),

@@ -25,6 +25,8 @@ _SPEC = importlib.util.spec_from_file_location(
 )
 folders = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(folders)
+# toy models are worth nothing, which is not what is asked here
+pytestmark = pytest.mark.filterwarnings("ignore::upo.errors.UselessModelWarning")
 SECONDS, BYTES = 10, 2**30
 FEW = ["a call in the pickle", "pandas behind a prefix", "escaped reference in a target",
        "nested target", "aliases", "a huge embedding", "100,000 seeds", "unsorted keys",
