@@ -3,7 +3,6 @@
 import re
 
 import pandas as pd
-import pyarrow as pa
 import pytest
 import torch
 from api_world import TRAIN, short
@@ -82,7 +81,7 @@ def test_ids_of_any_kind_are_kept_and_asked_for(kind, tmp_path):
     back = upo.load(tmp_path)
     asked = pd.read_parquet(tmp_path / "log.parquet")
     for pairs in (train, asked):
-        assert model.unknown(pa.chunked_array([pa.array(pairs.user)]), of_users=True) == 0
+        assert model.predict(pairs).attrs["unseen"] == 0
         assert back.predict(pairs).equals(model.predict(pairs))
 
 
