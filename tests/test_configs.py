@@ -25,6 +25,8 @@ from upo.training.checkpoint import load_checked
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 CONF = Path(__file__).resolve().parents[1] / "conf"
 WORLD = [
+    "backbone=mf_plain",
+    "fit=fixed",
     "dataset=synthetic",
     "dataset.n_users=40",
     "dataset.n_items=30",

@@ -84,7 +84,13 @@ CLAIM |= {"akbdr", "dce_dr", "dce_tdr", "upo_dr"}
 
 
 def composed(row):
-    small = ["estimator.networks.prediction.dim=4", "dataset.n_users=25", "dataset.n_items=20"]
+    small = [
+        "backbone=mf_plain",
+        "fit=fixed",
+        "estimator.networks.prediction.dim=4",
+        "dataset.n_users=25",
+        "dataset.n_items=20",
+    ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", overrides=[f"estimator={row}", "dataset.density=0.2", *small])
 

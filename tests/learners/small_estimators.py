@@ -12,6 +12,8 @@ from upo.runs.experiment import Experiment
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 WORLD = [
+    "backbone=mf_plain",
+    "fit=fixed",
     "dataset=synthetic",
     "dataset.n_users=24",
     "dataset.n_items=20",

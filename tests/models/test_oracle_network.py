@@ -12,11 +12,12 @@ from upo.runs.assembly import build_estimator
 from upo.runs.experiment import Experiment
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+PLAIN = ["backbone=mf_plain", "fit=fixed"]
 
 
 def composed(*overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides=["propensity=oracle", "logger=none", *overrides])
+        return compose("train", overrides=[*PLAIN, "propensity=oracle", "logger=none", *overrides])
 
 
 def oracle(truth, seeds=(0, 1)):

@@ -18,7 +18,14 @@ STEPS = 20  # an epoch
 
 def composed(estimator, *overrides, epochs=2):
     """The configuration of a short run; batches that do not divide what they are drawn from."""
-    world = ["dataset=synthetic", "dataset.n_users=40", "dataset.n_items=30", "dataset.density=0.2"]
+    world = [
+        "backbone=mf_plain",
+        "fit=fixed",
+        "dataset=synthetic",
+        "dataset.n_users=40",
+        "dataset.n_items=30",
+        "dataset.density=0.2",
+    ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(
             "train", [*world, f"estimator={estimator}", "trainer.accelerator=cpu", *overrides]
