@@ -167,22 +167,24 @@ def test_a_run_killed_while_it_writes_a_file_leaves_none_unfinished(tmp_path, re
     check(tmp_path / "run", reference[0])
 
 
-def by_rows():
-    """Every learner of tables steps on rows, at rates and penalties of each seed's own."""
-    for name in ("propensity", "game", "prediction", "imputation"):
-        learner = f"estimator.learners.{name}"
-        yield f"{learner}.optimizer._target_=upo.core.row_adam.RowAdam"
-        yield f"{learner}.optimizer.lr=[0.01,0.02]"
-        yield f"+{learner}.penalty={{rows:[0.01,0.03],biases:0.1}}"
+BY_ROWS = [  # at rates and penalties of each seed's own
+    "fit=relative",
+    "estimator.fit.penalty.rows=[0.01,0.03]",
+    *(
+        f"estimator.learners.{name}.optimizer.lr=[0.01,0.02]"
+        for name in ("propensity", "game", "prediction", "imputation")
+    ),
+]
 
 
 def test_steps_on_rows_killed_and_resumed_end_as_if_they_were_not(tmp_path):
-    settings = [*SMALL, *by_rows(), "figures=false", "estimator.stages.debias.epochs=4"]
+    settings = [*SMALL, *BY_ROWS, "figures=false", "estimator.stages.debias.epochs=4"]
     whole, run = tmp_path / "whole", tmp_path / "run"
     finish(start(*settings, f"hydra.run.dir={whole}", folder=whole))
     process = start(*settings, f"hydra.run.dir={run}", folder=run, kill=("debias.pt", 3))
     process.join(240)
     assert process.exitcode == -signal.SIGKILL
+    assert "RowAdam" in (run / ".hydra" / "config.yaml").read_text()
     kept = load_checked(run / "checkpoints" / "debias.pt")
     moments = kept["optimizers"]["prediction"][0]
     assert moments["exp_avg_sq"].any()

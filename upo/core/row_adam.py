@@ -86,7 +86,7 @@ class RowAdam(ReplicaAdam):
         for p, grad, mean, square, touched in self._with_touched(found):
             weights = [touched * (1 - beta) for beta in group["betas"]]
             each = (self.replicas, -1) if size.dim() else touched.shape
-            weights.append((touched.view(each) * size).view_as(touched))
+            weights.append((touched.view(each) * size.to(p.dtype)).view_as(touched))
             tensors, rows = (p, grad, mean, square, *weights), max(1, BLOCK // p.shape[1])
             if len(p) <= rows:
                 _move_block(tensors, eps)
@@ -104,7 +104,7 @@ class RowAdam(ReplicaAdam):
         if isinstance(self.rate, float):
             size = size * -group["lr"]
         else:
-            size = -(size * self.rate.to(step.device)[:, None])
+            size = -(size * self.rate.to(size)[:, None])
         return size, root * group["eps"]
 
     def _with_touched(
