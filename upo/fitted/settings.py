@@ -19,7 +19,7 @@ from upo.runs.compose import choices, chosen, composed
 
 # chosen by name, as in train.py
 GROUPS = (
-    *("backbone", "objective", "imputation", "propensity", "variant"),
+    *("backbone", "fit", "objective", "imputation", "propensity", "variant"),
     *("protocol", "trainer", "experiment"),
 )
 ARGUMENTS = {
