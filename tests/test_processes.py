@@ -17,6 +17,7 @@ from upo.evaluation.diagnostics import Diagnostics
 from upo.evaluation.mar import MarSet, heldout_log_loss
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator, build_stage
+from upo.runs.config import scheduled
 from upo.runs.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,10 +67,8 @@ class Run:
 
     def train(self, steps):
         """So many steps of every stage."""
-        for name, plan in self.config.stages.items():
-            if plan is None:
-                continue
-            stage = build_stage(str(name), self.config, self.estimator, self.protocol)
+        for name in scheduled(self.config):
+            stage = build_stage(name, self.config, self.estimator, self.protocol)
             learners, each = stage.learners.values(), steps // EPOCHS
             for learner in learners:
                 learner.on_stage_start()

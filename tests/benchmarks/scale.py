@@ -37,6 +37,7 @@ from upo.evaluation.protocols import Holdout
 from upo.fitted.settings import composed_run
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator, build_stage
+from upo.runs.config import scheduled
 
 ROOT = Path(__file__).parents[2]
 BLOCK = 2**21  # rows written at once
@@ -110,9 +111,7 @@ class Steps:
         estimator = build_estimator(config, space)
         self.observed, self.parameters = space.n_observed, estimator.parameters_per_replica
         self.stages = {
-            str(name): build_stage(str(name), config, estimator, Holdout())
-            for name, plan in config.stages.items()
-            if plan is not None
+            name: build_stage(name, config, estimator, Holdout()) for name in scheduled(config)
         }
         self.times = {name: [math.inf, math.inf] for name in self.stages}  # wall, CPU
         for module in self.stages.values():

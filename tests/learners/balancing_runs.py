@@ -6,6 +6,7 @@ from small_estimators import built, short_stages, train
 
 from upo.core.optim import ReplicaAdam
 from upo.runs.assembly import build_stage
+from upo.runs.config import scheduled
 
 
 def state(estimator):
@@ -23,10 +24,10 @@ def run_steps(name, *overrides, seeds=(0,), steps=20, stages=None, label=None):
     if label is not None:
         estimator.space.labels.fill_(label)
     protocol = instantiate(config.protocol)
-    for stage, plan in config.estimator.stages.items():
-        if plan is None or (stages is not None and stage not in stages):
+    for stage in scheduled(config.estimator):
+        if stages is not None and stage not in stages:
             continue
-        module = build_stage(str(stage), config.estimator, estimator, protocol)
+        module = build_stage(stage, config.estimator, estimator, protocol)
         for learner in module.learners.values():
             learner.on_stage_start()
             learner.on_epoch_start(0, module.sampler)

@@ -10,6 +10,7 @@ from omegaconf import open_dict
 from upo.evaluation.mar import MarSet
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator, build_stage
+from upo.runs.config import scheduled
 from upo.runs.experiment import make_trainer
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -46,8 +47,7 @@ def build(config, seeds):
     estimator = build_estimator(config.estimator, space)
     modules = [
         build_stage(name, config.estimator, estimator, protocol)
-        for name, plan in config.estimator.stages.items()
-        if plan is not None
+        for name in scheduled(config.estimator)
     ]
     return estimator, modules
 

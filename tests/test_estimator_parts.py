@@ -106,7 +106,7 @@ def test_no_file_says_what_the_builder_knows():
     ("row", "parts", "same"),
     [
         ("dr_jl", ["imputation=mrdr"], "mrdr_jl"),
-        ("dr_jl", ["propensity=upo"], "upo_dr"),
+        ("dr_jl", ["propensity=upo", "imputation=ce"], "upo_dr"),
         ("dr_jl", ["propensity=kernel_adaptive"], "akbdr"),
         ("upo_dr", ["objective=ips", "imputation=none"], "upo_ips"),
         ("ips", ["objective=ips_joint", "propensity=balanced"], "ips_v2"),
@@ -179,11 +179,11 @@ def test_a_row_of_ones_own_runs_through_every_command(tmp_path, monkeypatch, cap
     train(monkeypatch, *words, "compare_with=snips", f"hydra.run.dir={tmp_path / 'run'}")
     with (tmp_path / "run" / "results.csv").open(newline="") as file:
         assert [row["estimator"] for row in csv.DictReader(file)] == ["my_ips"]
-    train(monkeypatch, f"resume={tmp_path / 'run'}")  # its folder is looked up again
+    train(monkeypatch, f"resume={tmp_path / 'run'}", search)  # said again: it may run code
     assert benchmark(["estimators=my_ips,naive", "out=tables", search, *SMALL[:3], *SMALL[4:]]) == 0
     assert "my_ips" in (tmp_path / "tables" / "synthetic-holdout.md").read_text()
     path = tune(["estimator=my_ips", search, *SMALL, "search=small", "trials=2", "batch=2"])
-    assert path == tmp_path / "mine" / "tuned" / "holdout" / "synthetic" / "my_ips.yaml"
+    assert path == tmp_path / "mine/tuned/holdout/synthetic/mf/my_ips.yaml"
     tuned = OmegaConf.load(path).estimator
     assert composed([search, "estimator=my_ips"]).estimator.weighting.p_min == tuned.weighting.p_min
     train(monkeypatch, *words, "--cfg", "job", "-p", "estimator.weighting.p_min")
@@ -191,9 +191,9 @@ def test_a_row_of_ones_own_runs_through_every_command(tmp_path, monkeypatch, cap
 
 
 def test_the_users_folder_comes_before_conf(tmp_path, monkeypatch):
-    (tmp_path / "tuned" / "holdout" / "coat").mkdir(parents=True)
+    (tmp_path / "tuned" / "holdout" / "coat" / "mf").mkdir(parents=True)
     own(tmp_path)
-    (tmp_path / "tuned" / "holdout" / "coat" / "ips.yaml").write_text(
+    (tmp_path / "tuned" / "holdout" / "coat" / "mf" / "ips.yaml").write_text(
         "# @package _global_\nestimator:\n  weighting:\n    p_min: 0.123\n"
     )
     assert "my_ips" not in choices("estimator")
