@@ -79,10 +79,10 @@ def test_published_figures_are_those_of_the_paper():
 def test_the_tuner_writes_what_a_run_picks_up(tmp_path, capsys):
     overrides = [*SMALL[:4], "estimator=ips", "estimator.stages.propensity.epochs=1"]
     path = tune([*overrides, SMALL[5], "trials=4", "batch=2", f"out={tmp_path}"])
-    assert path == tmp_path / "holdout" / "synthetic" / "ips.yaml"
+    assert path == tmp_path / "holdout" / "synthetic" / "mf" / "ips.yaml"
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
-        tuned = compose("holdout/synthetic/ips").estimator
-    assert 0.05 <= tuned.weighting.p_min <= 0.4
+        tuned = compose("holdout/synthetic/mf/ips").estimator
+    assert 0.01 <= tuned.weighting.p_min <= 3.0
     assert tuned.networks.prediction.dim in (32, 64, 128, 256)
     assert "imputation" not in tuned.learners  # ips has none
     assert "Best of 4 trials" in capsys.readouterr().out

@@ -153,7 +153,7 @@ WORDS = {
     "no key": ("coat", "write key=value"),
     "misspelt key": ("seed=3", "did you mean seeds=?"),
     "misspelt key behind a plus": ("+seed=3", "did you mean seeds=?"),
-    "no dataset": ("dataset=null", "a choice is needed; known are coat, "),
+    "no dataset": ("dataset=null", "a choice is needed; known are battery, coat, "),
     "misspelt trainer key": ("trainer.device=2", "did you mean trainer.devices?"),
     "epochs of the trainer": ("+trainer.max_epochs=3", "estimator.stages.STAGE.epochs"),
 }

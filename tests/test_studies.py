@@ -89,7 +89,8 @@ def test_figure3_draws_both_datasets_with_the_settings_of_their_studies():
         composed("experiment=figure3", f"study/data={name}") for name in studies.split(",")
     )
     assert (coat.dataset.name, films.dataset.name) == ("coat", "ml100k")
-    assert coat.estimator == composed("dataset=coat", "estimator=upo_dr").estimator
+    before = ("backbone=mf_plain", "fit=fixed", "imputation=jl")
+    assert coat.estimator == composed("dataset=coat", "estimator=upo_dr", *before).estimator
     assert films.estimator == composed("experiment=table1", "study/variant=upo_dr").estimator
     assert films.dataset == composed("experiment=table1", "dataset.p=0.5").dataset
 

@@ -51,7 +51,7 @@ def finished(tmp_path_factory):
 
 def test_a_worthless_run_says_so(monkeypatch, tmp_path, capsys):
     slow = ["estimator=ips", "estimator.learners.prediction.optimizer.lr=1e-9"]
-    train(monkeypatch, tmp_path, *SMALL, *slow, "estimator.weighting.p_min=1.0", "seeds=[0,3]")
+    train(monkeypatch, tmp_path, *SMALL, *slow, "estimator.weighting.p_min=2.0", "seeds=[0,3]")
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Warning: ")]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [f"Warning: {text}" for text in summary["warnings"]] == said
@@ -195,7 +195,7 @@ def test_a_diverging_run_names_stage_step_and_replica(monkeypatch, tmp_path, cap
             *SMALL,
             "estimator=naive",
             "seeds=2",
-            "estimator.networks.prediction.init_std=[0.1,1e30]",
+            "estimator.networks.prediction.init_scale=[0.1,1e30]",
         )
     message = capsys.readouterr().err
     assert "stage 'debias'" in message

@@ -19,7 +19,10 @@ GOOD = {
 }
 WORTHLESS = {
     "tiny rate": {"estimator.learners.prediction.optimizer.lr": 1e-9},
-    "huge decay": {"estimator.learners.prediction.optimizer.weight_decay": 1e3},
+    "huge decay": {
+        "backbone": "mf_plain",
+        "estimator.learners.prediction.optimizer.weight_decay": 1e3,
+    },
 }
 
 

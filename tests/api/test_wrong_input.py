@@ -26,7 +26,10 @@ WRONG = {
     "unknown protocol": ({"protocol": "best"}, "known are holdout"),
     "protocol without test": ({"protocol": "paper"}, "test set"),
     "argument as override": ({"dataset.train": "x"}, "the argument train="),
-    "text for a number": ({"estimator.stages.debias.epochs": "many"}, "must be a number"),
+    "text for a number": (
+        {"estimator.learners.prediction.optimizer.lr": "fast"},
+        "must be a number",
+    ),
     "object for a number": ({"estimator.stages.debias.epochs": {1, 2}}, "got set"),
     "negative beta": ({"estimator.learners.game.penalties.upo.beta": -1}, "beta"),
     "column twice": (

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from hydra.utils import instantiate
 
 from tests.learners.small_estimators import CONF, built, roughened
 from upo.learners.base import GradientLearner
 from upo.pairs import Batch
+from upo.runs.assembly import build_learner
 
 NAMES = sorted(path.stem for path in (CONF / "estimator").glob("*.yaml"))
 # the penalty's weight phi / (p (1 - p)) is held fixed in the network that it weighs
@@ -26,7 +26,7 @@ def players(name, scale):
     roughened(estimator, scale=scale)
     stages = [plan for plan in config.estimator.stages.values() if plan is not None]
     order = [key for plan in stages for key in [*plan.get("first", []), *plan.learners]]
-    learners = {key: instantiate(config.estimator.learners[key])(estimator) for key in order}
+    learners = {key: build_learner(config.estimator.learners[key], estimator) for key in order}
     for learner in learners.values():
         learner.on_stage_start()
     return estimator, learners, sampler

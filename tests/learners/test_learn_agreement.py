@@ -1,12 +1,13 @@
 import pytest
 import torch
-from hydra.utils import instantiate
 from small_estimators import built, check_row, roughened
 
 from upo.core.optim import ReplicaAdam
 from upo.errors import InputError
 from upo.functional.pointwise import cross_entropy
 from upo.learners.agreement import AgreementLearner, agreement_loss
+from upo.runs.assembly import build_learner
+from upo.runs.config import scheduled
 
 # Lightning's own use of a torch name that a newer torch deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
@@ -19,7 +20,7 @@ def test_the_row_trains_and_its_stack_equals_its_parts():
 def learner(tau, seed=0):
     config, estimator, sampler = built("asips", f"estimator.learners.agreement.tau={tau}")
     roughened(estimator, seed, scale=0.5)
-    return instantiate(config.estimator.learners.agreement)(estimator), sampler
+    return build_learner(config.estimator.learners.agreement, estimator), sampler
 
 
 def parameters(estimator, role="prediction"):
@@ -80,7 +81,7 @@ def test_the_two_predictors_start_and_draw_apart():
     first, second = (estimator.networks[role].user.weight for role in ("first", "second"))
     assert not torch.equal(first, second)
     config, _, _ = built("asips")
-    stages = list(config.estimator.stages)
+    stages = scheduled(config.estimator)
     assert stages.index("first") < stages.index("second") < stages.index("debias")
 
 

@@ -1,7 +1,6 @@
 import pytest
 import torch
 from balancing_runs import adam, check_stack, check_trains, run_steps, state
-from hydra.utils import instantiate
 from small_estimators import built, roughened
 
 from upo.core.layers import Sizes
@@ -187,6 +186,6 @@ def test_options_are_checked():
     with pytest.raises(InputError, match="eta"):
         OrthogonalityPenalty(eta=-1.0)
     config, estimator, _ = built("umvue_dr", FEW)
-    loss = instantiate(config.estimator.learners.propensity.loss)
+    loss = cross_entropy
     with pytest.raises(InputError, match="Neighbours"):
         NeighbourPropensityLearner(estimator, optimizer=adam(), loss=loss, neighbours="prediction")

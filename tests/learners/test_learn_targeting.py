@@ -1,11 +1,11 @@
 import pytest
 import torch
-from hydra.utils import instantiate
 from small_estimators import built, check_row, roughened
 
 from upo.errors import InputError
 from upo.learners.prediction import DoublyRobust
 from upo.learners.targeting import CollaborativeImputation, Targeting, training_rows
+from upo.runs.assembly import build_learner
 
 # Lightning's own use of a torch name that a newer torch deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
@@ -57,7 +57,7 @@ def test_on_the_error_scale_it_acts_through_the_imputation():
     roughened(estimator, scale=0.5)
     node = config.estimator.learners.imputation
     node._target_ = "upo.learners.targeting.CollaborativeImputation"
-    learner = instantiate(node)(estimator)
+    learner = build_learner(node, estimator)
     assert isinstance(learner, CollaborativeImputation)
     learner.on_epoch_start(0, sampler)
     assert (learner.epsilon != 0).all()

@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from upo.core.files import write_atomically
 from upo.report.gather import gather
 
-BASE = "naive"
 NOTES = {
     "gain": (
         "Held-out log-loss below that of the constant prediction (the training mean), in percent "
@@ -26,11 +25,12 @@ NOTES = {
 }
 
 
-def battery_frame(frame: pd.DataFrame) -> pd.DataFrame:
+def battery_frame(frame: pd.DataFrame, base: str) -> pd.DataFrame:
     """A line for each row and log.
 
     Args:
         frame: From `upo.report.gather.gather`; the datasets are called ``battery-LOG``.
+        base: The row that the others are compared with.
 
     Returns:
         log, estimator, seeds; means over the seeds of the held-out log-loss, the constant's, and
@@ -52,11 +52,11 @@ def battery_frame(frame: pd.DataFrame) -> pd.DataFrame:
         line["gain"] = 100 * (1 - mean["val_log_loss"] / mean["val_constant_log_loss"])
         lines.append(line)
     table = pd.DataFrame(lines)
-    naive = table[table["estimator"] == BASE].set_index("log")
+    naive = table[table["estimator"] == base].set_index("log")
     for ours, column in (("beside_naive", "val_log_loss"), ("auc_beside_naive", "auc")):
-        base = table["log"].map(naive[column].to_dict()).astype(float)
-        gap = table[column] - base
-        table[ours] = 100 * gap / base if column == "val_log_loss" else gap
+        beside = table["log"].map(naive[column].to_dict()).astype(float)
+        gap = table[column] - beside
+        table[ours] = 100 * gap / beside if column == "val_log_loss" else gap
     return table
 
 
@@ -86,6 +86,7 @@ class ReportBattery(Callback):
 
     Args:
         out: Folder for ``battery.md`` and ``battery.csv``.
+        base: The row that the others are compared with.
         command: The command to print on top.
         estimators: Those to report; all that have runs in the folder by default.
     """
@@ -93,10 +94,11 @@ class ReportBattery(Callback):
     def __init__(
         self,
         out: str,
+        base: str,
         command: str = "python train.py experiment=battery",
         estimators: Sequence[str] | None = None,
     ) -> None:
-        self.out, self.command = Path(out), command
+        self.out, self.base, self.command = Path(out), base, command
         self.estimators = None if estimators is None else list(estimators)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -104,7 +106,7 @@ class ReportBattery(Callback):
         frame = gather([config.hydra.sweep.dir])
         if self.estimators is not None:
             frame = frame[frame["estimator"].isin(self.estimators)]
-        table = battery_frame(frame)
+        table = battery_frame(frame, self.base)
         text = battery_text(table, self.command)
         write_atomically(self.out / "battery.md", text)
         content = table.to_csv(index=False, lineterminator="\n")

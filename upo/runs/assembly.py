@@ -91,7 +91,7 @@ def build_stage(
                 f"estimator.stages.{name} names learner {player!r}; estimator.learners defines "
                 f"{list(config.learners)}."
             )
-        learners[player] = _bare(instantiate(_unfinished(config.learners[player]))(estimator))
+        learners[player] = build_learner(config.learners[player], estimator)
     stage: dict[str, Any] = {
         "estimator": estimator,
         "learners": learners,
@@ -102,6 +102,17 @@ def build_stage(
     if module == "debiasing":
         stage["protocol"] = protocol
     return MODULES[module](**stage)
+
+
+def build_learner(node: DictConfig, estimator: Estimator) -> Learner:
+    """A player of its settings.
+
+    Args:
+        node: Settings of the learner.
+        estimator: The networks.
+    """
+    learner: Learner = _bare(instantiate(_unfinished(node))(estimator))
+    return learner
 
 
 def _unfinished(node: DictConfig) -> dict[str, Any]:
