@@ -185,7 +185,7 @@ def test_options_are_checked():
         GeneralizedPenalty(mix=1.5)
     with pytest.raises(InputError, match="eta"):
         OrthogonalityPenalty(eta=-1.0)
-    config, estimator, _ = built("umvue_dr", FEW)
+    _, estimator, _ = built("umvue_dr", FEW)
     loss = cross_entropy
     with pytest.raises(InputError, match="Neighbours"):
         NeighbourPropensityLearner(estimator, optimizer=adam(), loss=loss, neighbours="prediction")
