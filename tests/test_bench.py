@@ -55,7 +55,7 @@ def test_the_bare_loop_is_the_same_mathematics(s):
             q.copy_(p)
     start = [q.detach().clone() for _, q in paired(module, bare)]
     for batch in module.sampler.chunk(0, 20):
-        o, d = batch.o, batch.d
+        o, d = batch.rows, batch.pairs
         bare.step(*(x[0] for x in (o.users, o.items, o.labels, d.users, d.items)))
         for learner in module.learners.values():
             learner.update(batch)

@@ -73,7 +73,7 @@ def play(rule):
     drawn, logs = [], {}  # this rank's slices; the last losses
     estimator.bins.refresh(estimator, 0)
     for batch in sampler.chunk(0, STEPS):
-        for pairs in (batch.o, batch.d):
+        for pairs in (batch.rows, batch.pairs):
             index = pairs.users * space.n_items + pairs.items
             drawn.append(torch.cat([index, pairs.labels.long()]))
         for name, learner in learners.items():

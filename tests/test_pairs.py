@@ -112,7 +112,7 @@ def test_batches_of_o_hold_training_rows_with_their_labels(holdout):
     batches = [b for first in (0, 5) for b in sampler.chunk(first, 5)]
     label_of = dict(zip(space.keys.tolist(), space.labels.tolist(), strict=True))
     for batch in batches:
-        rows = batch.o
+        rows = batch.rows
         keys = rows.users * N_ITEMS + rows.items
         assert rows.labels.flatten().tolist() == [label_of[k] for k in keys.flatten().tolist()]
         assert rows.trainable.all()
@@ -128,7 +128,7 @@ def test_an_epoch_of_o_visits_each_training_row_once_and_no_other():
     sampler = BatchSampler(space, "debias", 1, 0)
     assert sampler.steps_per_epoch() == space.n_train
     epoch = sampler.chunk(0, space.n_train)
-    keys = torch.stack([b.o.users * N_ITEMS + b.o.items for b in epoch], -1).flatten(1)
+    keys = torch.stack([b.rows.users * N_ITEMS + b.rows.items for b in epoch], -1).flatten(1)
     train = space.keys[space.train_rows(torch.arange(space.n_train).expand(R, -1))]
     assert torch.equal(keys.sort(-1).values, train.sort(-1).values)
 
@@ -141,22 +141,22 @@ def test_batches_do_not_depend_on_the_chunk():
     ]
     for a, b in zip(whole, parts, strict=True):
         for name in ("users", "items", "labels", "observed", "trainable"):
-            assert torch.equal(getattr(a.o, name), getattr(b.o, name))
-            assert torch.equal(getattr(a.d, name), getattr(b.d, name))
+            assert torch.equal(getattr(a.rows, name), getattr(b.rows, name))
+            assert torch.equal(getattr(a.pairs, name), getattr(b.pairs, name))
 
 
 def test_a_batch_of_pairs_equals_a_lookup_of_the_same_pairs():
     space = make_space(holdout=0.2)
     for batch in BatchSampler(space, "game", 0, 30).chunk(0, 3):
-        again = space.pairs(batch.d.users * N_ITEMS + batch.d.items, 30)
+        again = space.pairs(batch.pairs.users * N_ITEMS + batch.pairs.items, 30)
         for name in ("observed", "trainable", "labels"):
-            assert torch.equal(getattr(batch.d, name), getattr(again, name))
+            assert torch.equal(getattr(batch.pairs, name), getattr(again, name))
 
 
 def test_stages_draw_different_batches():
     space = make_space([0])
     users = {
-        tuple(BatchSampler(space, stage, 0, 40).chunk(0, 1)[0].d.users[0].tolist())
+        tuple(BatchSampler(space, stage, 0, 40).chunk(0, 1)[0].pairs.users[0].tolist())
         for stage in ("propensity", "game", "debias", "propensity_2")
     }
     assert len(users) == 4
@@ -169,23 +169,23 @@ def test_a_batch_as_large_as_d_is_all_of_d_in_every_step(asked):
     assert sampler.steps_per_epoch() == 1
     first, second = sampler.chunk(0, 2)
     index = torch.arange(space.n_pairs).expand(R, -1)
-    assert torch.equal(first.d.users * N_ITEMS + first.d.items, index)
-    assert first.d is second.d
-    assert first.d.total == space.n_pairs
+    assert torch.equal(first.pairs.users * N_ITEMS + first.pairs.items, index)
+    assert first.pairs is second.pairs
+    assert first.pairs.total == space.n_pairs
 
 
 def test_the_full_batch_forgets_its_memo_at_the_next_chunk():
     sampler = BatchSampler(make_space(), "game", 0, 10**9)
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     pairs.memo["propensity", "logit"] = (0, False, torch.zeros(1))
-    assert not sampler.chunk(1, 1)[0].d.memo
+    assert not sampler.chunk(1, 1)[0].pairs.memo
 
 
 @pytest.mark.parametrize("size", [5, 10**6])
 def test_batches_of_o_are_capped_at_the_training_rows(size):
     space = make_space(holdout=0.2)
     sampler = BatchSampler(space, "debias", size, 0)
-    batch = sampler.chunk(0, 1)[0].o
+    batch = sampler.chunk(0, 1)[0].rows
     assert batch.users.shape == (R, min(size, space.n_train))
     assert batch.total == min(size, space.n_train)
     assert sampler.steps_per_epoch() == max(1, space.n_train // size)
@@ -195,9 +195,9 @@ def test_absent_parts_of_a_batch_are_named():
     space = make_space()
     only_d, only_o = BatchSampler(space, "a", 0, 4), BatchSampler(space, "a", 4, 0)
     with pytest.raises(ValueError, match="observed_batch"):
-        _ = only_d.chunk(0, 1)[0].o
+        _ = only_d.chunk(0, 1)[0].rows
     with pytest.raises(ValueError, match="pair_batch"):
-        _ = only_o.chunk(0, 1)[0].d
+        _ = only_o.chunk(0, 1)[0].pairs
 
 
 @pytest.mark.parametrize("key", [0, 5, 11])
@@ -208,8 +208,8 @@ def test_a_log_of_one_row(key):
     pairs = everyone(space)
     assert torch.equal(pairs.labels, (torch.arange(12) == key).float().expand(2, -1))
     batch = BatchSampler(space, "debias", 128, 5).chunk(0, 3)[2]
-    assert (batch.o.users * 4 + batch.o.items).tolist() == [[key], [key]]
-    assert batch.d.users.shape == (2, 5)
+    assert (batch.rows.users * 4 + batch.rows.items).tolist() == [[key], [key]]
+    assert batch.pairs.users.shape == (2, 5)
     assert space.held_rows(0, 0).shape == (2, 0)
 
 
@@ -231,7 +231,7 @@ def test_batches_of_d_lie_in_its_cells():
     inside = torch.arange(0, N_USERS * N_ITEMS, 3)
     for size in (17, 68):  # parts of D, and all of it at once
         sampler = BatchSampler(space, "stage", 0, size)
-        batches = [batch.d for batch in sampler.chunk(0, 68 // size)]
+        batches = [batch.pairs for batch in sampler.chunk(0, 68 // size)]
         drawn = torch.cat([d.users * N_ITEMS + d.items for d in batches], dim=1)
         assert torch.equal(drawn.sort(dim=1).values, inside.expand(2, -1))
         seen = torch.cat([d.observed for d in batches], dim=1)

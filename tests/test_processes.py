@@ -76,7 +76,7 @@ class Run:
                 for learner in learners:
                     learner.on_epoch_start(epoch, stage.sampler)
                 for batch in stage.sampler.chunk(epoch * each, each):
-                    for pairs in filter(None, (batch.observed, batch.pairs)):
+                    for pairs in batch.parts:
                         self.drawn.append(pairs.users * pairs.space.n_items + pairs.items)
                     for learner in learners:
                         learner.update(batch)

@@ -101,7 +101,7 @@ def test_a_resumed_recording_of_steps_on_rows_goes_on_bit_for_bit(path, monkeypa
 
 def test_what_batches_remember_is_stale_after_a_replay():
     module = make_module(True)
-    pairs = module.sampler.chunk(0, 1)[0].d
+    pairs = module.sampler.chunk(0, 1)[0].pairs
     before = module.estimator.logit("prediction", pairs)
     module.training_step((0, 7), 0)
     module.training_step((7, 5), 0)

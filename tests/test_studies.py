@@ -190,7 +190,7 @@ def test_the_battery_names_every_log_once():
 def test_weights_of_bias_and_variance_are_those_of_the_lemma():
     _, estimator, sampler = built("dr_jl")
     roughened(estimator, scale=0.3)
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     p_hat = estimator.propensity(pairs).detach()
     gap = expected_gap(estimator, pairs)
     inside = p_hat.clamp(min=0.01)

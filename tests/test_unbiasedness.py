@@ -150,7 +150,7 @@ def test_every_row_that_claims_it_is_unbiased_at_known_propensities(row, logs):
             )
             values.append(objective(estimator, batch).double())
         role = getattr(objective, "network", "prediction")
-        ideal = estimator.form.error(estimator.logit(role, batch.d), labels).mean()
+        ideal = estimator.form.error(estimator.logit(role, batch.pairs), labels).mean()
     values = torch.cat(values)
     error = values.std() / RESAMPLES**0.5
     # three standard errors, as above; the seed is fixed

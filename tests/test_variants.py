@@ -45,7 +45,7 @@ def test_jointly_the_balance_reaches_the_prediction_and_leaves_the_propensity():
     batch = sampler.chunk(0, 1)[0]
     value = term(estimator, batch)
     same = BalancePenalty(gamma=terms.bmse.balance.gamma)(
-        estimator, batch.d, estimator.propensity(batch.d)
+        estimator, batch.pairs, estimator.propensity(batch.pairs)
     )
     torch.testing.assert_close(value, same)
     mine = list(estimator.networks["prediction"].parameters())

@@ -43,7 +43,7 @@ def test_batches_of_d_leave_the_held_out_cells_out(tmp_path):
     assert space.n_pairs == len(cells)
     assert space.density == len(study.data.train) / len(cells)
     sampler = BatchSampler(space, "stage", 0, space.n_pairs // 4)
-    drawn = torch.cat([b.d.users * 40 + b.d.items for b in sampler.chunk(0, 4)], dim=1)
+    drawn = torch.cat([b.pairs.users * 40 + b.pairs.items for b in sampler.chunk(0, 4)], dim=1)
     for r in range(2):  # an epoch visits every train cell once, and no other
         assert torch.equal(drawn[r].sort().values, cells(torch.arange(len(cells))).sort().values)
     assert space.truth is study.data.truth
@@ -56,7 +56,7 @@ def test_held_out_cells_may_count_as_unobserved(tmp_path):
     assert torch.equal(study.data.train.keys, corrected.data.train.keys)  # the log is the same
     assert torch.equal(study.data.test.keys, corrected.data.test.keys)
     assert not torch.isin(study.data.test.keys, study.data.train.keys).any()
-    drawn = BatchSampler(space, "stage", 0, 60 * 40).chunk(0, 1)[0].d
+    drawn = BatchSampler(space, "stage", 0, 60 * 40).chunk(0, 1)[0].pairs
     held_out = ~corrected.data.cells.contain(drawn.users * 40 + drawn.items)
     assert int(held_out.sum()) == 60 * 40 - len(corrected.data.cells)
     assert not drawn.o[held_out].any()

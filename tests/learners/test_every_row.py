@@ -34,9 +34,8 @@ def players(name, scale):
 
 def play(learner, batch, sampler):
     """One update as at the start of an epoch, on a batch that remembers nothing."""
-    for part in (batch.observed, batch.pairs):
-        if part is not None:
-            part.memo.clear()
+    for part in batch.parts:
+        part.memo.clear()
     learner.on_epoch_start(0, sampler)
     return learner.update(batch)
 
@@ -117,8 +116,8 @@ def test_certain_propensities_and_odd_batches_of_pairs_stay_finite(name, scale):
     whole = sampler.chunk(0, 1)[0]
     logged = space.pairs(space.keys.expand(space.replicas, -1), len(space.keys))
     none = space.pairs(space.keys[:0].expand(space.replicas, -1), 1)  # the share of a late rank
-    for pairs in (whole.d, logged, none):
-        batch = Batch(whole.o, pairs)
+    for pairs in (whole.pairs, logged, none):
+        batch = Batch(whole.rows, pairs)
         for key, learner in learners.items():
             for what, value in play(learner, batch, sampler).items():
                 assert torch.isfinite(value).all(), (key, what, pairs.users.shape)

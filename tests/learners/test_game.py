@@ -59,7 +59,7 @@ def test_a_step_moves_the_players_own_network_alone(player):
 @pytest.mark.parametrize("seed", [0, 10, 20])
 def test_an_ascent_step_does_not_lower_the_loss_of_its_batch(rule, seed):
     estimator, sampler = start(rule, seeds=range(seed, seed + 10))
-    pairs = (batch := sampler.chunk(0, 1)[0]).d
+    pairs = (batch := sampler.chunk(0, 1)[0]).pairs
     learner = AdversaryLearner(estimator, optimizer=adam(lr=1e-4, weight_decay=0.0))
     before = gain_of(estimator, pairs)
     logs = learner.update(batch)
@@ -73,10 +73,10 @@ def test_many_ascent_steps_find_a_better_adversary():
     estimator, sampler = start()
     learner = AdversaryLearner(estimator, optimizer=adam(lr=0.01, weight_decay=0.0))
     batch = sampler.chunk(0, 1)[0]
-    before = gain_of(estimator, batch.d)
+    before = gain_of(estimator, batch.pairs)
     for _ in range(100):
         learner.update(batch)
-    assert (gain_of(estimator, batch.d) > 1.2 * before).all()
+    assert (gain_of(estimator, batch.pairs) > 1.2 * before).all()
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -170,17 +170,17 @@ def test_nothing_stale_is_remembered_after_a_step(player):
     roles = ["prediction", "imputation", "propensity"]
 
     def look():
-        values = {r: estimator.logit(r, batch.d).detach().clone() for r in roles}
-        return values | {"features": estimator.features("propensity", batch.d).clone()}
+        values = {r: estimator.logit(r, batch.pairs).detach().clone() for r in roles}
+        return values | {"features": estimator.features("propensity", batch.pairs).clone()}
 
     before = look()
     make_learners(estimator)[player].update(batch)
     after = look()
-    fresh = {r: estimator.networks[r](batch.d.users, batch.d.items) for r in roles}
+    fresh = {r: estimator.networks[r](batch.pairs.users, batch.pairs.items) for r in roles}
     for role in roles:
         assert torch.equal(after[role], fresh[role])
         assert torch.equal(after[role], before[role]) == (role != player)
-    features = estimator.networks["propensity"].features(batch.d.users, batch.d.items)
+    features = estimator.networks["propensity"].features(batch.pairs.users, batch.pairs.items)
     assert torch.equal(after["features"], features)
     assert not after["features"].requires_grad
 
@@ -189,12 +189,12 @@ def test_a_value_without_graph_is_not_handed_to_training():
     estimator, sampler = start()
     batch = sampler.chunk(0, 1)[0]
     with torch.no_grad():
-        estimator.propensity(batch.d)
-        assert not estimator.logit("propensity", batch.d).requires_grad
-    assert estimator.logit("propensity", batch.d).requires_grad
+        estimator.propensity(batch.pairs)
+        assert not estimator.logit("propensity", batch.pairs).requires_grad
+    assert estimator.logit("propensity", batch.pairs).requires_grad
     with torch.no_grad():  # the other way round the value may be shared
-        kept = estimator.logit("propensity", batch.d)
-    assert estimator.logit("propensity", batch.d) is kept
+        kept = estimator.logit("propensity", batch.pairs)
+    assert estimator.logit("propensity", batch.pairs) is kept
 
 
 @pytest.mark.parametrize("loss", [cross_entropy, squared_error], ids=lambda f: f.__name__)
@@ -206,7 +206,7 @@ def test_the_propensity_meets_the_density(loss):
     sampler = BatchSampler(space, "propensity", 0, space.n_pairs)
     for batch in sampler.chunk(0, 400):
         logs = learner.update(batch)
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     with torch.no_grad():
         p_hat = estimator.propensity(pairs)
     assert set(logs) == {"loss"}

@@ -25,7 +25,7 @@ def start(omega, form=None, lr=1e-4):
 def test_the_loss_is_the_weighted_squared_residual_of_the_pseudo_label(omega):
     """(e - e_hat)^2 = (y - r)^2 logit(f)^2: the e_hat of the prediction loss, not swapped."""
     estimator, learner, batch = start(omega)
-    rows = batch.o
+    rows = batch.rows
     f, g, q = (
         estimator.networks[r](rows.users, rows.items)
         for r in ("prediction", "imputation", "propensity")
@@ -54,7 +54,7 @@ def test_imputed_errors_approach_the_observed_ones():
     for _ in range(300):
         last = learner.update(batch)["loss"]
     assert (last < 0.05 * first).all()
-    rows = batch.o
+    rows = batch.rows
     gap = estimator.errors(rows) - estimator.imputed(rows)
     assert gap.abs().mean() < 0.2
 
@@ -92,7 +92,7 @@ def test_the_residual_form_learns_the_sign_of_the_residual():
     sampler = BatchSampler(space, "test", space.n_train, 0)
     for batch in sampler.chunk(0, 150):
         learner.update(batch)
-    rows = sampler.chunk(150, 1)[0].o
+    rows = sampler.chunk(150, 1)[0].rows
     residual = rows.labels - torch.sigmoid(estimator.logit("prediction", rows))
     imputed = torch.tanh(estimator.logit("imputation", rows))
     # fitted on these very rows: nearly every sign is right; by squares alone half would be
@@ -104,7 +104,7 @@ def test_a_label_regression_is_a_weighted_cross_entropy_of_the_pseudo_label(omeg
     """Its gradient in g is density * omega * (sigma(g) - r) / B, whatever the prediction says."""
     estimator, _, batch = start(omega)
     learner = ImputationLearner(estimator, optimizer=adam(), omega=omega, regression="label")
-    rows, space = batch.o, estimator.space
+    rows, space = batch.rows, estimator.space
     weight = omega(estimator.p_hat(rows))
     loss = learner.fit(rows)
     g = estimator.logit("imputation", rows)

@@ -51,8 +51,8 @@ def test_a_replica_without_agreement_stands_still_while_another_learns():
 def test_at_threshold_1_the_first_predictor_is_distilled_on_all_pairs():
     player, sampler = learner(1)
     batch, estimator = sampler.chunk(0, 1)[0], player.estimator
-    teacher = torch.sigmoid(estimator.logit("first", batch.d))
-    expected = cross_entropy(estimator.logit("prediction", batch.d), teacher).mean(-1)
+    teacher = torch.sigmoid(estimator.logit("first", batch.pairs))
+    expected = cross_entropy(estimator.logit("prediction", batch.pairs), teacher).mean(-1)
     teachers = [parameters(estimator, role) for role in ("first", "second")]
     logs = player.update(batch)
     torch.testing.assert_close(logs["loss"], expected.detach())

@@ -68,13 +68,13 @@ def test_without_penalties_the_propensity_step_is_plain():
 def test_each_player_leaves_the_other_alone():
     _, estimator, sampler = built("dr_v2")
     batch = sampler.chunk(0, 1)[0]
-    p_hat = estimator.propensity(batch.d)
+    p_hat = estimator.propensity(batch.pairs)
     penalties = [
         JointPenalty(loss=joint_squared_error),
         BalancePenalty(),
         InverseErrorPenalty(),
     ]
-    total = sum(penalty(estimator, batch.d, p_hat) for penalty in penalties).sum()
+    total = sum(penalty(estimator, batch.pairs, p_hat) for penalty in penalties).sum()
     others = [*estimator.networks["prediction"].parameters()]
     others += estimator.networks["imputation"].parameters()
     mine = list(estimator.networks["propensity"].parameters())
@@ -89,7 +89,7 @@ def test_each_player_leaves_the_other_alone():
 
 def test_held_out_rows_are_unknown_to_the_joint_term():
     _, estimator, sampler = built("ips_v2")
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     held = pairs.observed & ~pairs.trainable
     assert held.any()
     roughened(estimator)
@@ -108,14 +108,14 @@ def test_penalties_are_finite_at_propensities_0_and_1(logit):
         p.data.zero_()
     estimator.networks["propensity"].intercept.data.fill_(logit)
     batch = sampler.chunk(0, 1)[0]
-    p_hat = estimator.propensity(batch.d)
+    p_hat = estimator.propensity(batch.pairs)
     params = list(estimator.networks["propensity"].parameters())
     for penalty in (
         JointPenalty(loss=joint_squared_error),
         BalancePenalty(),
         InverseErrorPenalty(),
     ):
-        value = penalty(estimator, batch.d, p_hat)
+        value = penalty(estimator, batch.pairs, p_hat)
         grads = torch.autograd.grad(value.sum(), params, retain_graph=True, allow_unused=True)
         assert torch.isfinite(value).all()
         assert all(torch.isfinite(g).all() for g in grads if g is not None)
@@ -129,7 +129,7 @@ def test_labels_of_one_class_leave_every_step_finite(name, label):
 
 def test_gap_is_zero_where_no_training_row_is():
     _, estimator, sampler = built("dr_v2")
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     gap = known_gap(estimator, pairs)
     assert not gap.requires_grad
     assert (gap[~pairs.trainable] == 0).all()

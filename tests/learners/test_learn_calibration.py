@@ -8,6 +8,7 @@ from upo.learners.calibration import Fold
 from upo.learners.prediction import DoublyRobust
 from upo.learners.soft_ece import LookAheadECE, PseudoLabelECE
 from upo.models.experts import CalibrationExperts
+from upo.pairs import Batch
 from upo.runs.assembly import build_learner
 
 # Lightning's own use of a torch name that a newer torch deprecates
@@ -63,7 +64,7 @@ def test_the_gumbel_gate_trains_and_its_stack_equals_its_parts():
 
 def test_gumbel_noise_is_a_function_of_seed_step_and_pair():
     _, estimator, sampler = built("dce_dr", *GUMBEL)
-    experts, pairs = estimator.networks["propensity"], sampler.chunk(0, 1)[0].d
+    experts, pairs = estimator.networks["propensity"], sampler.chunk(0, 1)[0].pairs
     noise = experts.noise(pairs)
     assert noise.shape == (2, pairs.users.shape[1], 5)
     part = estimator.space.pairs(
@@ -82,7 +83,7 @@ def test_gumbel_noise_is_a_function_of_seed_step_and_pair():
 def test_a_cooled_gumbel_gate_picks_one_expert():
     _, estimator, sampler = built("dce_dr", *GUMBEL)
     experts = estimator.networks["propensity"]
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     for _ in range(25):
         experts.stepped()
     estimator.stepped("propensity")
@@ -114,12 +115,12 @@ def test_wrong_experts_say_so(bad, message):
 
 def test_the_fold_is_a_share_of_the_pairs_that_differs_by_seed():
     _, _, sampler = built("dce_dr")
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     held = Fold(share=0.4).holds(pairs)
     # three standard errors of 480 draws
     torch.testing.assert_close(held.mean(-1), torch.full((2,), 0.4), rtol=0, atol=0.07)
     assert not torch.equal(held[0], held[1])
-    assert torch.equal(held, Fold(share=0.4).holds(sampler.chunk(5, 1)[0].d))
+    assert torch.equal(held, Fold(share=0.4).holds(sampler.chunk(5, 1)[0].pairs))
     with pytest.raises(InputError, match="must lie in"):
         Fold(share=1.0)
 
@@ -127,7 +128,7 @@ def test_the_fold_is_a_share_of_the_pairs_that_differs_by_seed():
 def test_the_propensity_does_not_see_the_fold():
     config, estimator, sampler = built("dce_dr")
     roughened(estimator)
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     logit = estimator.logit("propensity_base", pairs)
     (penalty,) = build_learner(config.estimator.learners.propensity, estimator).penalties.values()
     total = cross_entropy(logit, pairs.o).mean(-1) + penalty(estimator, pairs, torch.sigmoid(logit))
@@ -144,7 +145,7 @@ def test_the_propensity_does_not_see_the_fold():
 def test_the_imputation_does_not_see_the_fold():
     config, estimator, sampler = built("dce_dr")
     learner = build_learner(config.estimator.learners.imputation, estimator)
-    rows = sampler.chunk(0, 1)[0].o
+    rows = sampler.chunk(0, 1)[0].rows
     held = learner.fold.holds(rows).bool()
     assert held.any()
     assert torch.equal(learner.weight(rows)[held], torch.zeros(int(held.sum())))
@@ -160,13 +161,13 @@ def test_calibration_improves_the_fit_and_keeps_the_true_rate():
     space = estimator.space
     learner = build_learner(config.estimator.learners.calibration, estimator)
     learner.fold.share = 0.9
-    batch = sampler.chunk(0, 1)[0]
-    batch.observed = type(sampler)(space, "all", space.n_train, 0).chunk(0, 1)[0].o
+    every_row = type(sampler)(space, "all", space.n_train, 0).chunk(0, 1)[0].rows
+    batch = Batch(every_row, sampler.chunk(0, 1)[0].pairs)
 
     def fit():
-        p = torch.sigmoid(estimator.logit("propensity", batch.d)).detach()
-        held = learner.fold.holds(batch.d)
-        return (held * (p - batch.d.o)).sum(-1).abs() / held.sum(-1), p.mean(-1)
+        p = torch.sigmoid(estimator.logit("propensity", batch.pairs)).detach()
+        held = learner.fold.holds(batch.pairs)
+        return (held * (p - batch.pairs.o)).sum(-1).abs() / held.sum(-1), p.mean(-1)
 
     before, _ = fit()
     losses = torch.stack([learner.update(batch)["loss"] for _ in range(150)])
@@ -235,7 +236,7 @@ def test_the_looked_ahead_penalty_reaches_every_member_but_not_the_mixture():
     config, estimator, sampler = built("cali_mr")
     roughened(estimator, scale=0.5)
     (penalty,) = build_learner(config.estimator.learners.propensity_1, estimator).penalties.values()
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     loss = penalty(estimator, pairs, torch.zeros(1)).sum()
     networks = estimator.networks
     for role in ("propensity_1", "propensity_2"):
@@ -272,7 +273,7 @@ def test_cali_mr_trains_with_the_public_dece():
 def test_the_public_dece_of_propensities_is_n_over_m_times_the_error_of_rates():
     _, estimator, sampler = built("cali_mr")
     roughened(estimator, scale=0.5)
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     mean, public = (LookAheadECE(strength=1.0, num_bins=8, dece=d) for d in ("mean", "public"))
     ours, theirs = (term(estimator, pairs, torch.zeros(1)) for term in (mean, public))
     torch.testing.assert_close(theirs, ours * pairs.users.shape[1] / 8, rtol=1e-4, atol=0)
@@ -281,7 +282,7 @@ def test_the_public_dece_of_propensities_is_n_over_m_times_the_error_of_rates():
 def test_the_public_dece_of_pseudo_labels_compares_errors_per_weight_with_labels():
     _, estimator, sampler = built("cali_mr")
     roughened(estimator, scale=0.5)
-    rows = sampler.chunk(0, 1)[0].o
+    rows = sampler.chunk(0, 1)[0].rows
     term = PseudoLabelECE(strength=2.0, num_bins=1, dece="public")(estimator, rows)
     errors, y = estimator.errors(rows), torch.sigmoid(estimator.logit("imputation", rows))
     per_weight = errors.sum(-1) / (1 / estimator.p_hat(rows)).sum(-1)

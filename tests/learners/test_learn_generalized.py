@@ -67,7 +67,7 @@ def test_players_of_stable_dr_step_in_the_published_order():
 def test_penalties_move_the_propensity_alone(name):
     _, estimator, sampler = built("dr_gpl")
     roughened(estimator, scale=0.3)
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     value = PENALTIES[name](estimator, pairs, estimator.propensity(pairs))
     assert value.shape == (2,)
     networks = estimator.networks
@@ -85,7 +85,7 @@ def test_penalties_are_finite_at_propensities_0_and_1(name, logit):
     for p in estimator.networks["propensity"].parameters():
         p.data.zero_()
     estimator.networks["propensity"].intercept.data.fill_(logit)
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     value = PENALTIES[name](estimator, pairs, estimator.propensity(pairs))
     params = list(estimator.networks["propensity"].parameters())
     grads = torch.autograd.grad(value.sum(), params, allow_unused=True)
@@ -112,7 +112,7 @@ def test_a_constrained_propensity_makes_snips_of_the_imputed_errors_their_mean()
     )
 
     def distance():
-        pairs, seen = batch.d, batch.d.observed
+        pairs, seen = batch.pairs, batch.pairs.observed
         e_hat, p_hat = estimator.imputed(pairs).detach(), estimator.p_hat(pairs)
         gap = snips_loss(e_hat[seen][None], p_hat[seen][None]) - e_hat.mean(-1)
         return gap.abs(), orthogonality(p_hat, pairs.o, e_hat).abs()
@@ -129,7 +129,7 @@ def test_a_constrained_propensity_makes_snips_of_the_imputed_errors_their_mean()
 def test_residual_penalty_of_one_is_the_calibration_error_of_the_bins():
     _, estimator, sampler = built("cbpl")
     roughened(estimator, scale=0.3)
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     p_hat = estimator.propensity(pairs)
     value = ResidualPenalty(weight=calibration_weight, beta=2.0)(estimator, pairs, p_hat)
     expected = 2 * upo_loss(p_hat, pairs.o, 1.0, num_bins=10, binning="equal_mass")
@@ -139,7 +139,7 @@ def test_residual_penalty_of_one_is_the_calibration_error_of_the_bins():
 def test_the_balancing_weight_bounds_the_imbalance():
     _, estimator, sampler = built("cbpl")
     roughened(estimator, scale=0.1)
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     p_hat, f = estimator.propensity(pairs), torch.sigmoid(estimator.logit("prediction", pairs))
     value = ResidualPenalty(weight=balancing_weight)(estimator, pairs, p_hat)
     imbalance = ((pairs.o / p_hat - (1 - pairs.o) / (1 - p_hat)) * f).mean(-1).abs()
@@ -150,7 +150,7 @@ def test_neighbours_share_is_that_of_a_plain_search():
     _, estimator, sampler = built("umvue_dr", FEW, "estimator.networks.neighbours.k=5")
     found = estimator.networks["neighbours"]
     pairs = found.place(estimator, "representation")
-    rows = sampler.chunk(0, 1)[0].o
+    rows = sampler.chunk(0, 1)[0].rows
     q = found(estimator.features("representation", rows), rows)
     scaled = found.scaled(estimator.features("representation", rows))
     for r in range(2):

@@ -50,12 +50,14 @@ def test_dr_under_kernel_weights_is_the_weighted_form():
     _, estimator, sampler = built("kbdr", FEW)
     roughened(estimator, scale=0.3)
     batch = sampler.chunk(0, 1)[0]
-    w = estimator.space.density / estimator.p_hat(batch.o)
-    e, e_hat = estimator.errors(batch.o), estimator.imputed(batch.o)
-    expected = estimator.imputed(batch.d).mean(-1) + (w * (e - e_hat)).mean(-1)
+    w = estimator.space.density / estimator.p_hat(batch.rows)
+    e, e_hat = estimator.errors(batch.rows), estimator.imputed(batch.rows)
+    expected = estimator.imputed(batch.pairs).mean(-1) + (w * (e - e_hat)).mean(-1)
     loss = DoublyRobust()(estimator, batch)
     torch.testing.assert_close(loss, expected)
-    same = dr_loss(e, e_hat, estimator.p_hat(batch.o), estimator.imputed(batch.d), w.shape[-1])
+    same = dr_loss(
+        e, e_hat, estimator.p_hat(batch.rows), estimator.imputed(batch.pairs), w.shape[-1]
+    )
     assert not torch.allclose(loss, same)  # |O| / |D| is already in w
     learner = ImputationLearner(estimator, optimizer=adam(), omega=omega_jl)
     fit = (w * (e - e_hat) ** 2).mean(-1).detach()
@@ -77,8 +79,8 @@ def fitted(*overrides, slack, steps=300, lr=0.05, **options):
             learner.optimizer.param_groups[0]["lr"] = lr / 20
         learner.update(batch)
     with torch.no_grad():
-        w = space.density / estimator.p_hat(batch.o)
-        features = [estimator.features("representation", x) for x in (batch.o, batch.d)]
+        w = space.density / estimator.p_hat(batch.rows)
+        features = [estimator.features("representation", x) for x in (batch.rows, batch.pairs)]
         k_o, k_d = (estimator.networks["anchors"](x) for x in features)
         return w, balance_gap(w, k_o, k_d)
 
@@ -166,7 +168,7 @@ def test_weights_and_their_gradients_are_finite(link, base, g):
     for p in network.parameters():
         p.data.zero_()
     network.bias.globe.data.fill_(g)
-    rows = sampler.chunk(0, 1)[0].o
+    rows = sampler.chunk(0, 1)[0].rows
     weighting = KernelWeight(base=base, link=link, p_min=0.2, relative=True)
     p_hat = weighting.p_hat(estimator, rows)
     (grad,) = torch.autograd.grad((1 / p_hat).sum(), network.bias.globe)
@@ -180,7 +182,7 @@ def test_weights_and_their_gradients_are_finite(link, base, g):
 def test_public_weights_never_exceed_their_base():
     _, estimator, sampler = built("kbips", FEW)
     roughened(estimator)
-    rows = sampler.chunk(0, 1)[0].o
+    rows = sampler.chunk(0, 1)[0].rows
     public = KernelWeight(base="one", link="sigmoid", p_min=1e-6).p_hat(estimator, rows)
     assert (estimator.space.density / public <= 1 + 1e-6).all()
 
@@ -188,7 +190,7 @@ def test_public_weights_never_exceed_their_base():
 def test_the_diagnosed_propensity_is_that_of_the_weights():
     _, estimator, sampler = built("kbips", FEW)
     roughened(estimator, scale=0.1)
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     inside = estimator.propensity(pairs).clamp(min=0.2 * estimator.space.density)
     torch.testing.assert_close(inside, estimator.p_hat(pairs))
 

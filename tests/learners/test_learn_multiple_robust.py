@@ -22,10 +22,10 @@ def test_a_batch_is_balanced_exactly_without_average_and_ridge():
     batch = sampler.chunk(0, 1)[0]
     logs = BalanceLearner(estimator).update(batch)
     balance = estimator.networks["balance"]
-    omega = balance.weight(estimator, batch.o).double()
-    got = (omega[:, None] * balance.columns(estimator, batch.o)).mean(-1)
+    omega = balance.weight(estimator, batch.rows).double()
+    got = (omega[:, None] * balance.columns(estimator, batch.rows)).mean(-1)
     # weights are rounded to float32 and may be much larger than the mean they balance
-    expected = balance.columns(estimator, batch.d).mean(-1)
+    expected = balance.columns(estimator, batch.pairs).mean(-1)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(logs["min_weight"].double(), omega.amin(-1))
 
@@ -36,10 +36,10 @@ def test_the_average_forgets_at_its_rate():
     first, second = sampler.chunk(0, 2)
     balance, learner = estimator.networks["balance"], BalanceLearner(estimator)
     learner.update(first)
-    u_1 = balance.columns(estimator, first.d).mean(-1)
+    u_1 = balance.columns(estimator, first.pairs).mean(-1)
     torch.testing.assert_close(balance.mean / balance.mass, u_1)
     learner.update(second)
-    u_2 = balance.columns(estimator, second.d).mean(-1)
+    u_2 = balance.columns(estimator, second.pairs).mean(-1)
     expected = (0.75 * u_1 + u_2) / 1.75
     torch.testing.assert_close(balance.mean / balance.mass, expected)
 
@@ -66,9 +66,9 @@ def test_cut_weights_are_not_negative():
     batch, balance = sampler.chunk(0, 1)[0], estimator.networks["balance"]
     BalanceLearner(estimator).update(batch)
     balance.mean[:, 2:] *= -30  # imputed errors that no positive weights can balance
-    omega = balance.weight(estimator, batch.o)
+    omega = balance.weight(estimator, batch.rows)
     balance.nonnegative = False
-    free = balance.weight(estimator, batch.o)
+    free = balance.weight(estimator, batch.rows)
     assert (free < 0).any()
     assert torch.equal(omega, free.clamp(min=0))
 
@@ -76,7 +76,7 @@ def test_cut_weights_are_not_negative():
 def test_the_imputation_for_diagnostics_is_the_mean_of_the_members():
     _, estimator, sampler = built("mr")
     roughened(estimator)
-    pairs = sampler.chunk(0, 1)[0].d
+    pairs = sampler.chunk(0, 1)[0].pairs
     f = estimator.logit("prediction", pairs)
     members = [
         estimator.form.imputed(f, estimator.logit(r, pairs))

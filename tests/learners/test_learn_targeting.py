@@ -61,7 +61,7 @@ def test_on_the_error_scale_it_acts_through_the_imputation():
     assert isinstance(learner, CollaborativeImputation)
     learner.on_epoch_start(0, sampler)
     assert (learner.epsilon != 0).all()
-    rows = sampler.chunk(0, 1)[0].o
+    rows = sampler.chunk(0, 1)[0].rows
     e = estimator.errors(rows).detach()
     h = 1 / estimator.p_hat(rows) - 1
     torch.testing.assert_close(learner.target(e, rows), e - learner.epsilon * h)

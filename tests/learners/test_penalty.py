@@ -71,9 +71,8 @@ def gradients(learner, batch, monkeypatch):
     learner.named = list(learner.estimator.networks[learner.network].named_parameters())
     with monkeypatch.context() as patch:
         patch.setattr(learner.optimizer, "update", note)
-        for part in (batch.observed, batch.pairs):
-            if part is not None:
-                part.memo.clear()
+        for part in batch.parts:
+            part.memo.clear()
         learner.update(batch)
     return found
 
@@ -107,7 +106,7 @@ def test_gradients_are_those_of_the_formula(
         batch = BatchSampler(estimator.space, "test", *sizes).chunk(0, 1)[0]
         plain = gradients(make(), batch, monkeypatch)
         with_penalty = gradients(make(penalty=OmegaConf.create(strengths)), batch, monkeypatch)
-        parts = [batch.o, batch.d] if objective == "dr" else [batch.o]
+        parts = [batch.rows, batch.pairs] if objective == "dr" else [batch.rows]
         prediction = estimator.networks["prediction"]
         value = formula(prediction, parts, strengths, 3)
         expected = dict(
@@ -141,7 +140,7 @@ def test_the_propensity_takes_it(float64, monkeypatch):
     plain = gradients(make(), batch, monkeypatch)
     penalised = gradients(make(penalty=ONE), batch, monkeypatch)
     network = estimator.networks["propensity"]
-    value = formula(network, [batch.d], ONE, 3).sum()
+    value = formula(network, [batch.pairs], ONE, 3).sum()
     for name, g in zip(
         ("user.weight", "item.weight"),
         torch.autograd.grad(value, [network.user.weight, network.item.weight]),

@@ -85,7 +85,7 @@ def test_objectives_match_their_formulas(name):
     space, batch = estimator.space, sampler.chunk(0, 1)[0]
     f, g, q = (estimator.networks[r] for r in ("prediction", "imputation", "propensity"))
     for r in range(3):
-        o, d = batch.o, batch.d
+        o, d = batch.rows, batch.pairs
         e = cross_entropy(f(o.users, o.items), o.labels)[r]
         e_hat = cross_entropy(f(o.users, o.items), torch.sigmoid(g(o.users, o.items)))[r]
         e_hat_d = cross_entropy(f(d.users, d.items), torch.sigmoid(g(d.users, d.items)))[r]
@@ -161,17 +161,17 @@ def test_an_unknown_form_is_named():
 def test_the_weighting_clips_for_each_replica():
     estimator, sampler = start()
     batch = sampler.chunk(0, 1)[0]
-    raw = estimator.propensity(batch.d).detach()
+    raw = estimator.propensity(batch.pairs).detach()
     density = estimator.space.density
     for floors, weighting in [
         ([0.2] * 3, ClippedPropensity(p_min=0.2, relative=False)),
         ([0.05, 0.2, 0.4], ClippedPropensity(p_min=[0.05, 0.2, 0.4], relative=False)),
         ([0.5 * density] * 3, ClippedPropensity(p_min=0.5, relative=True)),
     ]:
-        p_hat = weighting.p_hat(estimator, batch.d).detach()
+        p_hat = weighting.p_hat(estimator, batch.pairs).detach()
         assert torch.equal(p_hat, torch.maximum(raw, torch.tensor(floors)[:, None]))
     assert (raw < 0.2).any()
-    assert not estimator.p_hat(batch.d).requires_grad
+    assert not estimator.p_hat(batch.pairs).requires_grad
 
 
 @pytest.mark.parametrize("p_min", [-0.1, 1.1, float("nan"), float("inf"), [0.1, -0.1, 0.1]])
@@ -189,6 +189,6 @@ def test_a_clip_is_a_multiple_of_the_density_and_zero_is_none():
     for p_min, floor in ((0.0, 1e-6), (0.5, 0.5 * density), (2.0, 2 * density), (100.0, 1.0)):
         weighting = ClippedPropensity(p_min=p_min)
         assert weighting.floor(estimator) == pytest.approx(floor)
-        p_hat = weighting.p_hat(estimator, batch.d)
+        p_hat = weighting.p_hat(estimator, batch.pairs)
         torch.testing.assert_close(p_hat, torch.full_like(p_hat, floor))
         estimator.stepped("propensity")

@@ -18,7 +18,7 @@ def scaled(*overrides):
     with torch.no_grad():
         head.weight.zero_()
         head.bias.fill_(20.0)  # tanh(20) is 1 in float32
-    return estimator, sampler.chunk(0, 1)[0].d
+    return estimator, sampler.chunk(0, 1)[0].pairs
 
 
 def test_a_constant_adversary_weighs_each_pair_by_its_scale():

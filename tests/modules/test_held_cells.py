@@ -54,7 +54,7 @@ def test_a_stage_that_holds_out_draws_every_training_cell_and_no_other(pair_batc
     sampler = BatchSampler(space, "propensity", 0, pair_batch, hold_out=True)
     steps = -(-space.n_train_cells // sampler.pair_batch)
     batches = sampler.chunk(0, steps)
-    keys = torch.cat([b.d.users * space.n_items + b.d.items for b in batches], dim=1)
+    keys = torch.cat([b.pairs.users * space.n_items + b.pairs.items for b in batches], dim=1)
     drawn = keys[:, : space.n_train_cells].sort(dim=1).values
     assert torch.equal(drawn, split(space)[0].sort(dim=1).values)
     assert sampler.whole == (pair_batch > 10)

@@ -194,7 +194,7 @@ def test_impossible_stages_are_named(override, named):
 def test_an_epoch_of_a_stage_draws_its_own_batches():
     _, modules = build(composed("upo_dr"), SEEDS)
     drawn = {
-        module.stage: module.sampler.chunk(epoch * STEPS, 1)[0].d.users.flatten().tolist()
+        module.stage: module.sampler.chunk(epoch * STEPS, 1)[0].pairs.users.flatten().tolist()
         for module in modules
         for epoch in (0, 1)
     }

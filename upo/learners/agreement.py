@@ -78,7 +78,7 @@ class AgreementLearner(GradientLearner):
 
     def update(self, batch: Batch) -> Logs:
         """Descend; the teachers are frozen."""
-        pairs = batch.d
+        pairs = batch.pairs
         first, second = (self.estimator.logit(role, pairs) for role in self.teachers)
         tau = self.tau if isinstance(self.tau, float) else self.tau.to(first.device)
         loss, count = agreement_loss(self.estimator.logit(self.network, pairs), first, second, tau)

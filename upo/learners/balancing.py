@@ -92,7 +92,7 @@ class JointTerm:
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The term ``[R]``."""
-        pairs = batch.d
+        pairs = batch.pairs
         p_logit = estimator.logit(self.network, pairs).detach()
         f_logit = estimator.logit("prediction", pairs)
         return self.alpha(_joint_mean(self.loss, p_logit, f_logit, pairs))
@@ -143,9 +143,9 @@ class BalanceTerm:
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The term ``[R]``."""
-        p_hat = estimator.propensity(batch.d).detach()
-        phi = torch.sigmoid(estimator.logit("prediction", batch.d))
-        return self.balance.imbalance(batch.d, p_hat, phi)
+        p_hat = estimator.propensity(batch.pairs).detach()
+        phi = torch.sigmoid(estimator.logit("prediction", batch.pairs))
+        return self.balance.imbalance(batch.pairs, p_hat, phi)
 
 
 class InverseErrorPenalty:

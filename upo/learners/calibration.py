@@ -107,7 +107,7 @@ class PropensityCalibration(_ExpertsLearner):
 
     def update(self, batch: Batch) -> Logs:
         """Descend; the propensity network is frozen."""
-        rows, pairs, density = batch.o, batch.d, self.estimator.space.density
+        rows, pairs, density = batch.rows, batch.pairs, self.estimator.space.density
         loss = case_control_loss(
             self.estimator.logit(self.network, rows),
             self.fold.holds(rows),
@@ -172,7 +172,7 @@ class ImputationCalibration(_ExpertsLearner):
     def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:
         """Descend on inversely weighted rows of the fold; every other network is frozen."""
         for batch in self.sampler.chunk(epoch * self.steps, self.steps):
-            rows = batch.o
+            rows = batch.rows
             weight = self.fold.holds(rows) / self.estimator.p_hat(rows)
             error = cross_entropy(self.estimator.logit(self.network, rows), rows.labels)
             loss = batch_sum(weight * error) / batch_sum(weight).clamp(min=1.0)

@@ -124,7 +124,7 @@ class NeighbourPropensityLearner(PropensityLearner):
         return {**super().terms(batch, p_hat), "umvue": self._bounds(batch)}
 
     def _bounds(self, batch: Batch) -> Tensor:  # [R]
-        estimator, rows = self.estimator, batch.o
+        estimator, rows = self.estimator, batch.rows
         q = self.neighbours(estimator.features(self.representation, rows), rows)
         clipped = estimator.weighting.p_hat(estimator, rows)
         gap = known_gap(estimator, rows)

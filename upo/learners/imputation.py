@@ -78,7 +78,7 @@ class ImputationLearner(GradientLearner):
 
     def update(self, batch: Batch) -> Logs:
         """Descend; prediction and propensity are frozen."""
-        estimator, rows = self.estimator, batch.o
+        estimator, rows = self.estimator, batch.rows
         loss = self.fit(rows)
         logs = {"loss": loss.detach()}
         for name, penalty in self.penalties.items():
@@ -128,7 +128,7 @@ class ConstantLabel(Learner):
             sampler = BatchSampler(
                 self.estimator.space, "constant", self.estimator.space.n_train, 0
             )
-            rows = sampler.chunk(0, 1)[0].o
+            rows = sampler.chunk(0, 1)[0].rows
             weight = 1.0 / self.estimator.p_hat(rows)
             constant.set_label(batch_sum(weight * rows.labels) / batch_sum(weight))
 

@@ -38,7 +38,7 @@ class RepresentationLearner(GradientLearner):
 
     def update(self, batch: Batch) -> Logs:
         """Descend the mean cross-entropy of observed rows."""
-        rows = batch.o
+        rows = batch.rows
         loss = batch_mean(cross_entropy(self.estimator.logit(self.network, rows), rows.labels))
         self.step(loss)
         return {"loss": loss.detach()}
@@ -111,11 +111,11 @@ class KernelWeightLearner(GradientLearner):
 
     def update(self, batch: Batch) -> Logs:
         """Descend; prediction, imputation and representation are frozen."""
-        estimator, rows = self.estimator, batch.o
+        estimator, rows = self.estimator, batch.rows
         index = self.anchors.choose(estimator.space.seeds, self.position)
         self.position += 1
         w = estimator.space.density / estimator.weighting.p_hat(estimator, rows)
-        gap = balance_gap(w, self._functions(rows, index), self._functions(batch.d, index))
+        gap = balance_gap(w, self._functions(rows, index), self._functions(batch.pairs, index))
         if isinstance(self.slack, Tensor):
             self.slack = self.slack.to(gap.device)
         entropy = weight_entropy(w)
@@ -172,7 +172,7 @@ class AnchorLearner(GradientLearner):
 
     def update(self, batch: Batch) -> Logs:
         """Take the inner steps; everything but the coefficients is frozen."""
-        estimator, rows = self.estimator, batch.o
+        estimator, rows = self.estimator, batch.rows
         kernels = self.anchors(estimator.features(self.representation, rows))
         target = known_gap(estimator, rows)
         w = estimator.space.density / estimator.p_hat(rows)

@@ -40,7 +40,7 @@ class BalanceLearner(Learner):
         """Observe the batch in closed form."""
         self.balance.observe(self.estimator, batch)
         self.estimator.stepped(self.network)
-        omega = self.balance.weight(self.estimator, batch.o)
+        omega = self.balance.weight(self.estimator, batch.rows)
         return {"min_weight": omega.amin(-1), "mean_weight": omega.mean(-1)}
 
 
@@ -56,5 +56,5 @@ class MultipleRobust:
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``."""
-        omega = _balance(estimator, self.balance).weight(estimator, batch.o)
-        return multiple_robust_loss(estimator.errors(batch.o), omega)
+        omega = _balance(estimator, self.balance).weight(estimator, batch.rows)
+        return multiple_robust_loss(estimator.errors(batch.rows), omega)

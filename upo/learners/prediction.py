@@ -24,7 +24,7 @@ class Naive:
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``."""
-        return losses.naive_loss(estimator.errors(batch.o))
+        return losses.naive_loss(estimator.errors(batch.rows))
 
 
 class InversePropensity:
@@ -39,7 +39,7 @@ class InversePropensity:
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``."""
-        rows, density = batch.o, estimator.space.density
+        rows, density = batch.rows, estimator.space.density
         e = estimator.errors(rows, self.network)
         return losses.ips_loss(e, estimator.p_hat(rows), density)
 
@@ -49,7 +49,7 @@ class SelfNormalized:
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``."""
-        return losses.snips_loss(estimator.errors(batch.o), estimator.p_hat(batch.o))
+        return losses.snips_loss(estimator.errors(batch.rows), estimator.p_hat(batch.rows))
 
 
 class DoublyRobust:
@@ -69,9 +69,9 @@ class DoublyRobust:
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``."""
-        rows, density = batch.o, estimator.space.density
+        rows, density = batch.rows, estimator.space.density
         e_o, e_hat_o, p_hat = estimator.errors(rows), estimator.imputed(rows), estimator.p_hat(rows)
-        e_hat_d = estimator.imputed(batch.d)
+        e_hat_d = estimator.imputed(batch.pairs)
         if self.public:
             return losses.dr_loss_public(e_o, e_hat_o, p_hat, e_hat_d)
         return losses.dr_loss(e_o, e_hat_o, p_hat, e_hat_d, density)

@@ -93,7 +93,7 @@ class PropensityLearner(GradientLearner):
 
     def update(self, batch: Batch) -> Logs:
         """Descend; the adversary and the other networks are frozen."""
-        pairs = batch.d
+        pairs = batch.pairs
         logit = self.estimator.logit(self.network, pairs)
         fit = batch_mean(self.loss(logit, pairs.o))
         logs = {"loss": fit.detach()}
@@ -108,7 +108,7 @@ class PropensityLearner(GradientLearner):
     def terms(self, batch: Batch, p_hat: Tensor) -> dict[str, Tensor]:  # name -> [R]
         """What is added to the fit; ``p_hat`` is that of the batch of D, with its graph."""
         items = self.penalties.items()
-        return {name: penalty(self.estimator, batch.d, p_hat) for name, penalty in items}
+        return {name: penalty(self.estimator, batch.pairs, p_hat) for name, penalty in items}
 
 
 class AdversaryLearner(GradientLearner):
@@ -127,7 +127,7 @@ class AdversaryLearner(GradientLearner):
 
     def update(self, batch: Batch) -> Logs:
         """Ascend; no gradient reaches the propensity."""
-        pairs, num_bins = batch.d, self.estimator.bins.num_bins
+        pairs, num_bins = batch.pairs, self.estimator.bins.num_bins
         p_hat = self.estimator.propensity(pairs)
         index = self.estimator.bin_index(pairs, p_hat)
         weight = adversary_weight(self.estimator, pairs)

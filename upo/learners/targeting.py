@@ -112,7 +112,7 @@ class SquaredTargeting:
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``, with the graph to the prediction."""
-        rows, pairs = batch.o, batch.d
+        rows, pairs = batch.rows, batch.pairs
         return squared_targeting_loss(
             estimator.errors(rows),
             estimator.imputed(rows),

@@ -75,8 +75,8 @@ class Balance(nn.Module):
     def observe(self, estimator: Estimator, batch: Batch) -> None:
         """Take a batch into the moving averages."""
         for state, value in (
-            (self.gram, gram_matrix(self.columns(estimator, batch.o))),
-            (self.mean, batch_mean(self.columns(estimator, batch.d))),
+            (self.gram, gram_matrix(self.columns(estimator, batch.rows))),
+            (self.mean, batch_mean(self.columns(estimator, batch.pairs))),
             (self.mass, torch.ones_like(self.mass)),
         ):
             state.mul_(self.decay).add_(value, alpha=1 - self.decay)

@@ -49,14 +49,11 @@ class BatchSampler:
 
     def chunk(self, first: int, count: int) -> list[Batch]:
         """Batches of steps ``first .. first + count - 1``: this rank's slice of each."""
-        observed = self._draw_observed(first, count)
+        rows = self._draw_rows(first, count)
         pairs = self._draw_pairs(first, count)
-        return [
-            Batch(observed[s] if observed else None, pairs[s] if pairs else None)
-            for s in range(count)
-        ]
+        return [Batch(rows[s] if rows else None, pairs[s] if pairs else None) for s in range(count)]
 
-    def _draw_observed(self, first: int, count: int) -> list[ObservedPairs]:
+    def _draw_rows(self, first: int, count: int) -> list[ObservedPairs]:
         if not self.observed_batch:
             return []
         stream = EpochStream(Permutation(self.space.n_train), self._key("observed"))

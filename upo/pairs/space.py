@@ -259,53 +259,62 @@ class ObservedPairs(Pairs):
         return rows
 
 
-@dataclass(eq=False)
 class Batch:
-    """What one step sees: training rows from O and pairs from D (either may be absent)."""
+    """What one step sees.
 
-    observed: ObservedPairs | None
-    pairs: Pairs | None
+    Args:
+        rows: Training rows from O, ``[R, B]``, or None.
+        pairs: Pairs from D, ``[R, B]``, or None.
+    """
+
+    def __init__(self, rows: ObservedPairs | None, pairs: Pairs | None) -> None:
+        self._rows, self._pairs = rows, pairs
 
     @property
-    def o(self) -> ObservedPairs:
-        """The batch of O.
+    def rows(self) -> ObservedPairs:
+        """The rows of O.
 
         Raises:
             InputError: If the stage draws no observed rows.
         """
-        if self.observed is None:
+        if self._rows is None:
             raise InputError("This learner needs observed rows; set the stage's observed_batch.")
-        return self.observed
+        return self._rows
 
     @property
-    def d(self) -> Pairs:
-        """The batch of D.
+    def pairs(self) -> Pairs:
+        """The pairs of D.
 
         Raises:
             InputError: If the stage draws no pairs of D.
         """
-        if self.pairs is None:
+        if self._pairs is None:
             raise InputError("This learner needs pairs of D; set the stage's pair_batch.")
-        return self.pairs
+        return self._pairs
+
+    @property
+    def parts(self) -> list[Pairs]:
+        """The rows and the pairs, those that there are."""
+        return [part for part in (self._rows, self._pairs) if part is not None]
 
     def tensors(self) -> list[Tensor]:
         """What the batch consists of, once its pairs are looked up."""
-        parts: list[Tensor] = []
-        if self.observed is not None:
-            o = self.observed
-            parts += [o.users, o.items, o.labels, o.observed]
-        if self.pairs is not None:
-            parts += [self.pairs.users, self.pairs.items, self.pairs.observed]
-        return parts
+        found: list[Tensor] = []
+        if self._rows is not None:
+            rows = self._rows
+            found += [rows.users, rows.items, rows.labels, rows.observed]
+        if self._pairs is not None:
+            found += [self._pairs.users, self._pairs.items, self._pairs.observed]
+        return found
 
     def of(self, tensors: list[Tensor]) -> Batch:
         """A batch like this one that consists of other ``tensors()``."""
         rest = iter(tensors)
-        observed = pairs = None
-        if self.observed is not None:
+        rows = pairs = None
+        if self._rows is not None:
             users, items, labels, known = (next(rest) for _ in range(4))
-            observed = ObservedPairs.of(users, items, labels, known, self.observed)
-        if self.pairs is not None:
-            pairs = Pairs(next(rest), next(rest), self.pairs.space, self.pairs.total)
+            rows = ObservedPairs.of(users, items, labels, known, self._rows)
+        if self._pairs is not None:
+            pairs = Pairs(next(rest), next(rest), self._pairs.space, self._pairs.total)
             pairs.observed = next(rest)
-        return Batch(observed, pairs)
+        return Batch(rows, pairs)
