@@ -34,7 +34,7 @@ def composed(estimator, *overrides, epochs=2):
     with open_dict(config):
         for plan in filter(None, config.estimator.stages.values()):
             plan.update(epochs=2, steps=STEPS, patience=0)
-            plan.pair_batch = 150 if plan.pair_batch else 0
+            plan.pair_batch = 150 if plan.get("pair_batch") else 0
         config.estimator.stages.debias.update(epochs=epochs, observed_batch=37)
     return config
 

@@ -88,6 +88,8 @@ class ReplicaEmbedding(nn.Module):
         purpose: Name of the table, part of the seed.
     """
 
+    replayable = True
+
     offset: Tensor
 
     def __init__(self, n: int, dim: int, *, seeds: list[int], std: Hyper, purpose: str) -> None:

@@ -49,6 +49,8 @@ class ReplicaAdam(torch.optim.Adam):
         InputError: If a rate is out of range or of the wrong length.
     """
 
+    replayable = True
+
     def __init__(
         self,
         params: Iterable[nn.Parameter],

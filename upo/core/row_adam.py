@@ -37,6 +37,8 @@ class RowAdam(ReplicaAdam):
         **settings: See ``ReplicaAdam``.
     """
 
+    replayable = True
+
     _betas: Tensor | None = None  # where the steps are counted
 
     @torch.no_grad()

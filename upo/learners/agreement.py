@@ -54,6 +54,8 @@ class AgreementLearner(GradientLearner):
         InputError: If ``tau`` is out of range, a teacher is missing, or they are not two.
     """
 
+    replayable = True
+
     def __init__(
         self,
         estimator: Estimator,

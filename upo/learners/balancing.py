@@ -35,6 +35,8 @@ class Strength:
         InputError: If it is negative.
     """
 
+    replayable = True
+
     def __init__(self, value: Hyper, name: str) -> None:
         if not bool((torch.as_tensor(value) >= 0).all()):
             raise InputError(f"{name} must be at least 0, got {value}; try 1.")
@@ -112,6 +114,8 @@ class BalancePenalty:
         InputError: If ``p_min`` is out of range.
     """
 
+    replayable = True
+
     def __init__(self, *, gamma: Hyper = 1.0, p_min: float = 1e-3) -> None:
         if not 0 < p_min < 0.5:
             raise InputError(f"balance p_min must lie in (0, 0.5), got {p_min}; try 0.001.")
@@ -137,6 +141,8 @@ class BalanceTerm:
     Args:
         balance: The penalty.
     """
+
+    replayable = True
 
     def __init__(self, *, balance: BalancePenalty) -> None:
         self.balance = balance
@@ -185,6 +191,8 @@ class RegularizedPredictionLearner(PredictionLearner):
         terms: Name -> term added to it.
         **learner: See ``PredictionLearner``.
     """
+
+    replayable = True
 
     def __init__(
         self,

@@ -1,18 +1,18 @@
 """Learners that calibrate propensities and imputations, and the fold that is held out for them."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from upo.core.distributed import batch_mean, batch_sum
+from upo.core.distributed import batch_sum
 from upo.core.sampling import splitmix64, stream_key, uniform
 from upo.errors import InputError
 from upo.functional.calibration import case_control_loss
 from upo.functional.pointwise import cross_entropy
 from upo.learners.base import GradientLearner, Logs, Optimizer
 from upo.learners.imputation import ImputationLearner
+from upo.learners.propensity import PropensityLearner
 from upo.models.estimator import Estimator
 from upo.models.experts import CalibrationExperts
 from upo.pairs import Batch, BatchSampler, ObservedPairs, Pairs
@@ -31,6 +31,8 @@ class Fold:
         InputError: If the share is out of range.
     """
 
+    replayable = True
+
     def __init__(self, *, share: float = 0.1) -> None:
         if not 0 < share < 1:
             raise InputError(f"share of a calibration fold must lie in (0, 1), got {share}.")
@@ -44,24 +46,24 @@ class Fold:
         return (uniform(splitmix64(key ^ splitmix64(index))) < self.share).float()
 
 
-class LeaveOut:
-    """Takes a fold's pairs out of the propensity loss, as a penalty that cancels them.
+class FoldPropensity(PropensityLearner):
+    """Propensity that is not trained on the pairs of a fold.
 
     Args:
-        fold: The fold.
-        loss: The pointwise loss that is cancelled.
-        network: Role of the trained network.
+        estimator: The networks.
+        fold: Pairs left out.
+        **learner: See ``PropensityLearner``.
     """
 
-    def __init__(
-        self, *, fold: Fold, loss: Callable[[Tensor, Tensor], Tensor], network: str
-    ) -> None:
-        self.fold, self.loss, self.network = fold, loss, network
+    replayable = True
 
-    def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
-        """Minus the fold's part of the loss ``[R]``."""
-        logit = estimator.logit(self.network, pairs)
-        return -batch_mean(self.fold.holds(pairs) * self.loss(logit, pairs.o))
+    def __init__(self, estimator: Estimator, *, fold: Fold, **learner: Any) -> None:
+        super().__init__(estimator, **learner)
+        self.fold = fold
+
+    def fit(self, pairs: Pairs) -> Tensor:
+        """The pointwise loss ``[R, B]``, 0 in the fold."""
+        return super().fit(pairs) * (1.0 - self.fold.holds(pairs))
 
 
 class _ExpertsLearner(GradientLearner):
@@ -93,6 +95,8 @@ class PropensityCalibration(_ExpertsLearner):
         fold: Pairs that the propensity was not trained on.
         network: Role of the experts.
     """
+
+    replayable = True
 
     def __init__(
         self,
@@ -127,6 +131,8 @@ class FoldImputation(ImputationLearner):
         fold: Rows left out.
         **learner: See ``ImputationLearner``.
     """
+
+    replayable = True
 
     def __init__(self, estimator: Estimator, *, fold: Fold, **learner: Any) -> None:
         super().__init__(estimator, **learner)

@@ -32,6 +32,8 @@ class OrthogonalityPenalty:
         eta: Strength, at least 0.
     """
 
+    replayable = True
+
     def __init__(self, *, eta: Hyper = 1.0) -> None:
         self.eta = Strength(eta, "eta")
 
@@ -97,6 +99,8 @@ class NeighbourPropensityLearner(PropensityLearner):
     Raises:
         InputError: If an option is out of range or the neighbours are missing.
     """
+
+    replayable = True
 
     def __init__(
         self,

@@ -46,6 +46,8 @@ class ImputationLearner(GradientLearner):
             error has none, or where another target than the error was fitted.
     """
 
+    replayable = True
+
     def __init__(
         self,
         estimator: Estimator,
@@ -116,6 +118,8 @@ class ConstantLabel(Learner):
     Args:
         estimator: The networks; ``imputation`` is a ``ConstantImputation``.
     """
+
+    replayable = True
 
     def __init__(self, estimator: Estimator, *, network: str = "imputation") -> None:
         super().__init__(estimator, network=network)

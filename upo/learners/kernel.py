@@ -26,6 +26,8 @@ class RepresentationLearner(GradientLearner):
         penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
     """
 
+    replayable = True
+
     def __init__(
         self,
         estimator: Estimator,

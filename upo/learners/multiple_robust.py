@@ -31,6 +31,8 @@ class BalanceLearner(Learner):
         InputError: If that network is no ``Balance``.
     """
 
+    replayable = True
+
     def __init__(self, estimator: Estimator, *, network: str = "balance") -> None:
         super().__init__(estimator, network=network)
         self.balance = _balance(estimator, network)
@@ -50,6 +52,8 @@ class MultipleRobust:
     Args:
         balance: Role of the balance.
     """
+
+    replayable = True
 
     def __init__(self, *, balance: str = "balance") -> None:
         self.balance = balance

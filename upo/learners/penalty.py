@@ -42,6 +42,8 @@ class TablePenalty:
         InputError: If a name is unknown, or a strength negative or of the wrong length.
     """
 
+    replayable = True
+
     def __init__(self, strengths: Strengths, replicas: int) -> None:
         unknown = set(strengths) - {"rows", "biases"}
         if unknown:

@@ -22,6 +22,8 @@ class Objective(Protocol):
 class Naive:
     """Mean error of observed rows."""
 
+    replayable = True
+
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``."""
         return losses.naive_loss(estimator.errors(batch.rows))
@@ -33,6 +35,8 @@ class InversePropensity:
     Args:
         network: Role of the predictor.
     """
+
+    replayable = True
 
     def __init__(self, *, network: str = "prediction") -> None:
         self.network = network
@@ -46,6 +50,8 @@ class InversePropensity:
 
 class SelfNormalized:
     """SNIPS: IPS over the sum of its weights."""
+
+    replayable = True
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``."""
@@ -61,6 +67,8 @@ class DoublyRobust:
     Raises:
         InputError: If ``dr_form`` is unknown.
     """
+
+    replayable = True
 
     def __init__(self, *, dr_form: str = "textbook") -> None:
         if dr_form not in ("textbook", "public"):
@@ -87,6 +95,8 @@ class PredictionLearner(GradientLearner):
         network: Role of the trained network.
         penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
     """
+
+    replayable = True
 
     def __init__(
         self,

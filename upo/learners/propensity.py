@@ -33,6 +33,8 @@ class UPOPenalty:
         InputError: If ``beta`` is negative.
     """
 
+    replayable = True
+
     def __init__(self, *, beta: Hyper = 1.0) -> None:
         if not bool((torch.as_tensor(beta) >= 0).all()):
             raise InputError(f"beta must be at least 0, got {beta}; try 1.")
@@ -72,6 +74,8 @@ class PropensityLearner(GradientLearner):
         penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
     """
 
+    replayable = True
+
     def __init__(
         self,
         estimator: Estimator,
@@ -94,16 +98,18 @@ class PropensityLearner(GradientLearner):
     def update(self, batch: Batch) -> Logs:
         """Descend; the adversary and the other networks are frozen."""
         pairs = batch.pairs
-        logit = self.estimator.logit(self.network, pairs)
-        fit = batch_mean(self.loss(logit, pairs.o))
-        logs = {"loss": fit.detach()}
-        total = fit
+        total = batch_mean(self.fit(pairs))
+        logs = {"loss": total.detach()}
         p_hat = self.estimator.probability(self.network, pairs)
         for name, term in self.terms(batch, p_hat).items():
             logs[name] = term.detach()
             total = total + term
         self.step(total)
         return logs
+
+    def fit(self, pairs: Pairs) -> Tensor:  # [R, B]
+        """The pointwise loss, with the graph to the propensity network."""
+        return self.loss(self.estimator.logit(self.network, pairs), pairs.o)
 
     def terms(self, batch: Batch, p_hat: Tensor) -> dict[str, Tensor]:  # name -> [R]
         """What is added to the fit; ``p_hat`` is that of the batch of D, with its graph."""
@@ -119,6 +125,8 @@ class AdversaryLearner(GradientLearner):
         optimizer: Partial optimiser.
         network: Role of the trained network.
     """
+
+    replayable = True
 
     def __init__(
         self, estimator: Estimator, *, optimizer: Optimizer, network: str = "adversary"

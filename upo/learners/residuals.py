@@ -22,6 +22,8 @@ class ResidualPenalty:
         beta: Strength, at least 0.
     """
 
+    replayable = True
+
     def __init__(
         self, *, weight: Callable[[Estimator, Pairs, Tensor], Tensor], beta: Hyper = 1.0
     ) -> None:

@@ -60,6 +60,8 @@ class LookAheadECE(_SoftECE):
         **bins: See above.
     """
 
+    replayable = True
+
     def __init__(self, *, mixture: str = "propensity", lr: float = 0.05, **bins: Any) -> None:
         super().__init__(**bins)
         self.mixture, self.lr = mixture, lr
@@ -88,6 +90,8 @@ class PseudoLabelECE(_SoftECE):
         network: Role of the imputation that is calibrated.
         **bins: See above.
     """
+
+    replayable = True
 
     def __init__(self, *, network: str = "imputation", **bins: Any) -> None:
         super().__init__(**bins)

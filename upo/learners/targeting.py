@@ -45,6 +45,8 @@ class Targeting(Learner):
         InputError: If the network is not ``Targeted`` or the limit is not positive.
     """
 
+    replayable = True
+
     def __init__(
         self, estimator: Estimator, *, network: str = "imputation", limit: float = 5.0
     ) -> None:
@@ -109,6 +111,8 @@ class CollaborativeImputation(ImputationLearner):
 
 class SquaredTargeting:
     """Objective of the single last step of public TDR code (``variant=squared_step``)."""
+
+    replayable = True
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``, with the graph to the prediction."""

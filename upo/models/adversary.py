@@ -47,6 +47,8 @@ class Adversary(nn.Module):
         InputError: If ``bound`` is unknown or ``hidden`` is negative.
     """
 
+    replayable = True
+
     def __init__(
         self,
         sizes: Sizes,

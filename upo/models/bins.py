@@ -27,6 +27,8 @@ class Bins(nn.Module):
         InputError: If ``num_bins < 1`` or the rule is unknown.
     """
 
+    replayable = True
+
     edges: Tensor
 
     def __init__(self, *, num_bins: int = 10, rule: str = "adaptive", sample: int = 65536) -> None:

@@ -25,6 +25,8 @@ class Mixture(Derived):
         purpose: Name of the network.
     """
 
+    replayable = True
+
     alpha: Tensor
 
     def __init__(
@@ -69,6 +71,8 @@ class Targeted(Derived):
         propensity: Role of the propensity that divides.
         purpose: Name of the network.
     """
+
+    replayable = True
 
     epsilon: Tensor
 

@@ -30,6 +30,8 @@ class Balance(nn.Module):
         InputError: If a number is out of range or there is no column.
     """
 
+    replayable = True
+
     gram: Tensor
     mean: Tensor
     mass: Tensor

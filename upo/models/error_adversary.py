@@ -32,6 +32,8 @@ class ErrorAwareAdversary(Adversary):
         **settings: See ``Adversary``.
     """
 
+    replayable = True
+
     def __init__(self, sizes: Sizes, *, dim: int, **settings: Any) -> None:
         super().__init__(sizes, dim=dim + 1, **settings)  # 2 (dim + 1) inputs: two more
 

@@ -45,6 +45,8 @@ class CalibrationExperts(Derived):
         InputError: If a number is out of range or the gate unknown.
     """
 
+    replayable = True
+
     steps: Tensor
 
     def __init__(

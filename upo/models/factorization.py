@@ -88,6 +88,8 @@ class MatrixFactorization(nn.Module):
         InputError: If a setting is out of range.
     """
 
+    replayable = True
+
     def __init__(
         self,
         sizes: Sizes,
@@ -154,6 +156,8 @@ class NeuralCollaborativeFiltering(nn.Module):
     Raises:
         InputError: If a setting is out of range.
     """
+
+    replayable = True
 
     def __init__(
         self,

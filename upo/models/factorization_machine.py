@@ -35,6 +35,8 @@ class FactorizationMachine(nn.Module):
         InputError: If a setting is out of range.
     """
 
+    replayable = True
+
     known_user: Tensor
     known_item: Tensor
 

@@ -18,6 +18,8 @@ class PseudoLabel:
     The only form through which imputation reaches the prediction's gradient with a cross-entropy.
     """
 
+    replayable = True
+
     def error(self, f_logit: Tensor, label: Tensor) -> Tensor:
         """e: cross-entropy against the label."""
         return cross_entropy(f_logit, label)
@@ -36,6 +38,8 @@ class Residual:
 
     Source: Wang et al., ICML 2019, section 4.
     """
+
+    replayable = True
 
     def error(self, f_logit: Tensor, label: Tensor) -> Tensor:
         """e: squared error against the label."""
@@ -57,6 +61,8 @@ class SquaredPseudoLabel:
     Source: Li et al., "Propensity matters", ICML 2023.
     """
 
+    replayable = True
+
     def error(self, f_logit: Tensor, label: Tensor) -> Tensor:
         """e: squared error against the label."""
         return squared_error(f_logit, label)
@@ -76,6 +82,8 @@ class DirectError:
     The prediction's gradient is then that of IPS exactly, so this form is for estimating a loss and
     for diagnostics rather than for training.
     """
+
+    replayable = True
 
     def error(self, f_logit: Tensor, label: Tensor) -> Tensor:
         """e: cross-entropy against the label."""
@@ -102,6 +110,8 @@ class ConstantImputation(nn.Module):
     Raises:
         InputError: If ``label`` is outside (0, 1).
     """
+
+    replayable = True
 
     logit: Tensor
 

@@ -80,6 +80,8 @@ class Neighbours(ReferencePairs):
         InputError: If ``k`` is out of range.
     """
 
+    replayable = True
+
     keys: Tensor
     observed: Tensor
 

@@ -42,6 +42,8 @@ class AdditivePropensity(nn.Module):
         InputError: If a setting is unknown or out of range.
     """
 
+    replayable = True
+
     def __init__(
         self,
         sizes: Sizes,

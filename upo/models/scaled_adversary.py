@@ -32,6 +32,8 @@ class ScaledAdversary(Adversary):
         InputError: If ``p_min`` is out of range.
     """
 
+    replayable = True
+
     def __init__(self, sizes: Sizes, *, dim: int, p_min: float = 0.01, **settings: Any) -> None:
         super().__init__(sizes, dim=dim, **settings)
         if not 0 < p_min < 1:

@@ -25,6 +25,8 @@ class ClippedPropensity:
         InputError: If ``p_min`` is out of range.
     """
 
+    replayable = True
+
     def __init__(
         self, *, p_min: Hyper = 0.1, relative: bool = True, network: str = "propensity"
     ) -> None:

@@ -16,40 +16,16 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from upo.core import distributed
 from upo.core.layers import ReplicaEmbedding
 from upo.core.optim import ReplicaAdam
-from upo.core.row_adam import RowAdam
 from upo.learners.base import GradientLearner, Learner
-from upo.learners.imputation import ImputationLearner
-from upo.learners.penalty import TablePenalty
-from upo.learners.prediction import (
-    DoublyRobust,
-    InversePropensity,
-    Naive,
-    PredictionLearner,
-    SelfNormalized,
-)
-from upo.learners.propensity import AdversaryLearner, PropensityLearner, UPOPenalty
-from upo.models.adversary import Adversary
-from upo.models.bins import Bins
 from upo.models.estimator import Estimator
-from upo.models.factorization import MatrixFactorization, NeuralCollaborativeFiltering
-from upo.models.factorization_machine import FactorizationMachine
-from upo.models.imputation import ConstantImputation, DirectError, PseudoLabel, Residual
-from upo.models.propensity import AdditivePropensity
-from upo.models.scaled_adversary import ScaledAdversary
-from upo.models.weighting import ClippedPropensity
 from upo.pairs import Batch
 
 LEAST_STEPS = 1000  # recording takes half a second, and saves one or two milliseconds a step
 
-# Parts that do the same operations in every step: between steps they keep nothing but parameters,
-# buffers and moments, they decide nothing by a value of the batch, and look up no label of D.
-REPLAYABLE: tuple[type, ...] = (
-    *(PredictionLearner, ImputationLearner, PropensityLearner, AdversaryLearner),
-    *(Naive, InversePropensity, SelfNormalized, DoublyRobust, UPOPenalty),
-    *(ClippedPropensity, PseudoLabel, Residual, DirectError, Bins),
-    *(MatrixFactorization, NeuralCollaborativeFiltering, FactorizationMachine, AdditivePropensity),
-    *(Adversary, ScaledAdversary, ConstantImputation, ReplicaEmbedding, ReplicaAdam),
-    *(RowAdam, TablePenalty),
+# Values that no step changes. What else a learner holds says ``replayable = True`` in its class: it
+# does the same operations in every step, so between steps it keeps nothing but parameters, buffers
+# and moments, decides nothing by a value of the batch, and looks up no label of D.
+PLAIN = (
     *(FunctionType, BuiltinFunctionType, Tensor, nn.Parameter),
     *(bool, int, float, str, type(None)),
 )
@@ -73,7 +49,8 @@ def _known(part: object, estimator: Estimator) -> bool:
         return all(_known(inner, estimator) for inner in part)
     if isinstance(part, partial):  # Hydra has a subclass of its own
         return _known([part.func, *part.args, part.keywords], estimator)
-    return part is estimator or type(part) in REPLAYABLE
+    kind = type(part)  # a class speaks for itself alone: a subclass may do something else
+    return part is estimator or kind in PLAIN or vars(kind).get("replayable") is True
 
 
 class Recording:

@@ -15,9 +15,7 @@ from upo.training.compiled import CompiledStep, CompilerError, compiling_pays
 from upo.training.plan import StagePlan as StagePlan
 from upo.training.recording import LEAST_STEPS, Recording, replayable
 
-UNRECORDED = (
-    "run one by one; upo.training.recording.REPLAYABLE lists what can be recorded and compiled."
-)
+UNRECORDED = "run one by one, as some part is not marked replayable (docs/speed.md)."
 CHUNK_STEPS = 128
 CHUNK_PAIRS = 2**22  # pairs whose indices are held at once
 
