@@ -7,7 +7,8 @@ others go on.
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from omegaconf import DictConfig
 from tqdm.auto import tqdm
 
 from upo.core.arguments import Command, argument, nearest
-from upo.core.console import advice, command, quiet
+from upo.core.console import advice, command, explained, one_line, quiet
 from upo.core.files import write_atomically
+from upo.core.locks import NAME, locked
+from upo.core.transcript import LOG, copied_to
 from upo.errors import InputError
 from upo.report.table import markdown
 from upo.runs.compose import choices, composed
@@ -54,6 +57,7 @@ _OURS = {
     "keep": "finished runs are kept anyway",
     "compare_with": "estimators=A,B names the rows",
 }
+_WAIT = "wait for it to end"
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], Path, list[str]]:
@@ -92,24 +96,58 @@ def benchmark(arguments: Sequence[str]) -> int:
         Exit status: 1 if a row failed.
     """
     chosen, out, overrides = split_arguments(arguments)
-    runs: dict[str, list[Row]] = {}
     failed: dict[str, str] = {}
-    folders = Path("outputs") / "benchmark"
-    bar = tqdm(chosen, unit="estimator")
-    for estimator in bar:
+    configs = {}
+    for estimator in chosen:
+        with _told(estimator, failed):
+            configs[estimator] = compose_run(estimator, ["progress=false", *overrides])
+    runs: dict[str, list[Row]] = {}
+    if configs:
+        config = next(iter(configs.values()))
+        name = f"{config.dataset.name}-{config.protocol.name}"
+        folder = Path("outputs") / "benchmark" / name
+        with (
+            locked(out / f".{name}.lock", f"the table {out / name}.csv", _WAIT),
+            locked(folder / NAME, f"the benchmark {folder}", _WAIT),
+        ):
+            runs = _rows(configs, folder, failed)
+    order = [name for name in chosen if name in runs]
+    return _table({name: runs[name] for name in order}, failed, out, arguments)
+
+
+def _rows(
+    configs: Mapping[str, DictConfig], folder: Path, failed: dict[str, str]
+) -> dict[str, list[Row]]:
+    """Rows of each estimator that finished; why the others did not is added to ``failed``."""
+    runs: dict[str, list[Row]] = {}
+    bar = tqdm(configs.items(), unit="estimator")
+    for estimator, config in bar:
         bar.set_description(f"{estimator:>10}")
-        try:
-            config = compose_run(estimator, ["progress=false", *overrides])
-            folder = folders / f"{config.dataset.name}-{config.protocol.name}" / estimator
-            rows = finished(folder, config)
+        with _told(estimator, failed):
+            rows = finished(folder / estimator, config)
             if rows is None:
-                begin(folder)
-                rows = run(config, folder, chatty=False)
-                finish(folder, config)
+                begin(folder / estimator)
+                with copied_to(folder / estimator / LOG):
+                    rows = run(config, folder / estimator, chatty=False)
+                finish(folder / estimator, config)
             runs[estimator] = rows
-        except Exception as error:  # a failing row must not end the others
-            failed[estimator] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            tqdm.write(f"{estimator} failed: {failed[estimator]}")
+    return runs
+
+
+@contextmanager
+def _told(estimator: str, failed: dict[str, str]) -> Iterator[None]:
+    """A failing row must not end the others."""
+    try:
+        yield
+    except Exception as error:
+        sentence = explained(error)
+        failed[estimator] = one_line(sentence or f"{type(error).__name__}: {error}")
+        tqdm.write(f"{estimator} failed: {failed[estimator]}")
+
+
+def _table(
+    runs: Mapping[str, list[Row]], failed: Mapping[str, str], out: Path, arguments: Sequence[str]
+) -> int:
     if not runs:
         raise InputError("No estimator finished: " + "; ".join(failed.values()))
     first = next(iter(runs.values()))[0]

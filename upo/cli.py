@@ -2,37 +2,91 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from upo.core.console import advice, first_process, quiet, say, sentences
+from upo.core.console import (
+    UNFINISHED,
+    WRONG,
+    advice,
+    first_process,
+    one_line,
+    quiet,
+    say,
+    sentences,
+)
+from upo.core.locks import NAME as LOCK
+from upo.core.locks import locked
+from upo.core.transcript import LOG, copied_to
 from upo.errors import InputError
 from upo.runs.compose import check_choices, composed, conf_dir, search_path
 from upo.runs.finished import begin, finish, finished
 from upo.runs.folder import run
+from upo.runs.jobs import in_sweep, note, tell
 from upo.runs.overrides import prepared, train_help
 from upo.runs.results import Row, side_by_side, summarize
 from upo.runs.resumed import recorded
-from upo.training.settings import place
+from upo.training.settings import alone, place
 from upo.training.trainer import settle
 
 
-def task(config: DictConfig) -> float:
-    """What Hydra calls for each job; returns the mean AUC for sweepers."""
+def job(config: DictConfig) -> float:
+    """What Hydra calls for each run; returns the mean AUC for sweepers, NaN if the run failed."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with advice(f"resume={folder} goes on from the last epoch"):
+    with copied_to(folder / LOG) if _writes(config) else nullcontext():
+        try:
+            return float(sentences(lambda: task(config, folder)))
+        except SystemExit as stop:
+            if stop.code not in (WRONG, UNFINISHED) or not _costs_only_itself(config):
+                raise
+            note(folder, int(stop.code), stop.__notes__[0])
+        except Exception as error:
+            if not _costs_only_itself(config):
+                raise
+            sys.stderr.write(traceback.format_exc())
+            kind = type(error).__name__
+            note(folder, WRONG, one_line(f"{kind}: {error} (a traceback is in {LOG})"))
+    return float("nan")
+
+
+def _costs_only_itself(config: DictConfig) -> bool:
+    """Whether a job may fail and the next one begin.
+
+    Processes that have met must fail together: one that went on would wait for the others.
+    """
+    return in_sweep() and (alone(config.trainer) or not torch.distributed.is_initialized())
+
+
+def _writes(config: DictConfig) -> bool:
+    """Whether this is the process of its run that writes."""
+    try:
+        return place(config.trainer) == 0
+    except (InputError, ValueError):  # said by the run itself
+        return True
+
+
+def task(config: DictConfig, folder: Path) -> float:
+    """One run and its folder, which no other process uses meanwhile; returns the mean AUC."""
+    settle(config.trainer)
+    with (
+        locked(folder / LOCK, f"the run folder {folder}", "wait for it, or choose another folder")
+        if first_process()
+        else nullcontext(),
+        advice(f"resume={folder} goes on from the last epoch"),
+    ):
         return _task(config, folder)
 
 
 def _task(config: DictConfig, folder: Path) -> float:
-    settle(config.trainer)
     active = HydraConfig.get()
     other = None
     if config.compare_with is not None:  # composed first: what is wrong with it shows at once
@@ -130,7 +184,9 @@ def run_train(words: Sequence[str], *, called: str = "") -> None:
         return
     quiet()
     program = sys.argv[0]
-    argv = [program, *prepared(words)]
+    several = [word for word in words if word in ("-m", "--multirun")]
+    rest = [word for word in words if word not in several]
+    argv = [program, *several, *prepared(rest)]  # Hydra knows no flag between overrides
     _take_up(argv)
     _check_choices(argv)
     _note_once(argv)
@@ -138,9 +194,14 @@ def run_train(words: Sequence[str], *, called: str = "") -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come to us, not to a traceback
     again = [program, *([called] if called else []), *argv[1:]]
 
-    def job(config: DictConfig) -> Any:
+    def started(config: DictConfig) -> float:
         quiet()  # a launcher may have started another process for the job
-        sys.argv = again  # which Lightning calls for further processes
-        return sentences(lambda: task(config))
+        sys.argv = [*again]  # which Lightning calls for further processes
+        if in_sweep():
+            sys.argv.append(f"hydra.sweep.dir={HydraConfig.get().sweep.dir}")
+        return job(config)
 
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)()
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(started)()
+    status = tell()
+    if status:
+        raise SystemExit(status)

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from upo.core.arguments import Command, argument
 from upo.core.console import command, quiet
 from upo.core.files import write_atomically
+from upo.core.locks import locked
 from upo.errors import InputError
 from upo.runs.compose import choices, chosen, composed, search_path, user_dir
 from upo.runs.experiment import Experiment
@@ -92,6 +93,21 @@ def tune(arguments: Sequence[str]) -> Path:
         str(key): FloatDistribution(low, high, log=kind == "log")
         for key, (low, high, kind) in keys.items()
     }
+    path = _target(base, given.out)
+    lock = path.with_name(f".{path.name}.lock")
+    with locked(lock, f"the search for {path}", "wait for it, or choose another out="):
+        study = _study(base, search, space, fixed, overrides)
+        return _write(study, path, str(base.protocol.name))
+
+
+def _study(
+    base: DictConfig,
+    search: DictConfig,
+    space: dict[str, BaseDistribution],
+    fixed: Mapping[Any, Any],
+    overrides: Sequence[str],
+) -> optuna.Study:
+    """All trials, a batch at a time."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, constant_liar=True))
     bar = tqdm(range(0, search.trials, search.batch), unit="batch", desc=str(base.estimator.name))
@@ -105,7 +121,14 @@ def tune(arguments: Sequence[str]) -> Path:
         for trial, value in zip(trials, values, strict=True):
             study.tell(trial, value)
         bar.set_postfix(best=f"{study.best_value:.5f}")
-    return _write(study, base, given.out, len(study.trials))
+    return study
+
+
+def _target(base: DictConfig, out: Path | None) -> Path:
+    """The file of the winner."""
+    folder = out if out is not None else user_dir() / "tuned"
+    parts = base.protocol.name, base.dataset.name, base.estimator.backbone
+    return folder.joinpath(*map(str, parts), f"{base.estimator.name}.yaml")
 
 
 def _search(given: Settings, overrides: Sequence[str]) -> DictConfig:
@@ -145,16 +168,12 @@ def _judge(
     return [float(v) for v in best.view(len(trials), seeds).double().mean(-1)]
 
 
-def _write(study: optuna.Study, base: DictConfig, out: Path | None, trials: int) -> Path:
-    best = study.best_trial
+def _write(study: optuna.Study, path: Path, protocol: str) -> Path:
+    best, trials = study.best_trial, len(study.trials)
     values = {**best.user_attrs["fixed"], **{k: float(f"{v:.3g}") for k, v in best.params.items()}}
     tree: Any = OmegaConf.create({})
     for key, value in values.items():
         OmegaConf.update(tree, str(key), value)
-    protocol = str(base.protocol.name)
-    folder = out if out is not None else user_dir() / "tuned"
-    parts = protocol, base.dataset.name, base.estimator.backbone, f"{base.estimator.name}.yaml"
-    path = folder.joinpath(*map(str, parts))
     head = (
         "# @package _global_\n"
         f"# Written by upo.tuning: best of {trials} trials, protocol={protocol}, "

@@ -43,8 +43,8 @@ def sentences(function: Callable[[], Any]) -> Any:
     """Call a function; whatever a person can fix ends in one sentence and an exit status.
 
     Raises:
-        SystemExit: With 1 for wrong input, 75 for a run that stopped at its time limit, 130 after
-            SIGINT, 143 after SIGTERM.
+        SystemExit: With 1 for wrong input, 75 for a run that stopped at its time limit, both with
+            the sentence as a note; 130 after SIGINT, 143 after SIGTERM.
     """
     try:
         with terminable():
@@ -56,8 +56,7 @@ def sentences(function: Callable[[], Any]) -> Any:
         _stopped("stopped by SIGTERM", stop)
         raise SystemExit(TERMINATED) from None
     except UnfinishedError as stop:
-        _complain(f"error: {_one_line(str(stop))}")
-        raise SystemExit(UNFINISHED) from None
+        raise _ended(UNFINISHED, str(stop)) from None
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + int(signal.SIGPIPE)) from None
@@ -65,8 +64,7 @@ def sentences(function: Callable[[], Any]) -> Any:
         sentence = explained(error)
         if sentence is None:
             raise  # a fault of ours: its traceback is wanted
-        _complain(f"error: {_one_line(sentence)}")
-        raise SystemExit(WRONG) from None
+        raise _ended(WRONG, sentence) from None
 
 
 def explained(error: BaseException) -> str | None:
@@ -170,6 +168,14 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
 
 
+def _ended(status: int, sentence: str) -> SystemExit:
+    line = one_line(sentence)
+    _complain(f"error: {line}")
+    stop = SystemExit(status)
+    stop.add_note(line)
+    return stop
+
+
 def _stopped(how: str, stop: BaseException) -> None:
     if first_process():
         notes = getattr(stop, "__notes__", [])
@@ -191,7 +197,7 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Text on one line, with control characters and direction marks as escapes, not too long."""
     return visible(" ".join(text.split()), LONGEST)
 

@@ -8,7 +8,6 @@ import lzma
 import re
 import ssl
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from upo.core.files import atomic_file
 from upo.errors import InputError, visible
 from upo.tables.frames import first_line
 
@@ -252,11 +252,11 @@ def _copy(
     return received
 
 
-def _sha256(path: Path) -> str:
+def _sha256(file: IO[bytes]) -> str:
+    file.seek(0)
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
+    while block := file.read(_BLOCK):
+        digest.update(block)
     return digest.hexdigest()
 
 
@@ -269,26 +269,16 @@ def _write_atomically(
 ) -> None:
     """Write beside the target, check, and move into place; whatever fails leaves nothing behind."""
     expected = (sha256,) if isinstance(sha256, str) else sha256 or ()
-    temporary: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
+        with atomic_file(target) as file:
             transfer(file)
-        digest = _sha256(temporary)
-        if expected and digest not in expected:
-            raise InputError(
-                f"What {what} has the SHA-256 {digest}, not {' or '.join(expected)}; {fix}."
-            )
-        temporary.chmod(0o644)
-        temporary.replace(target)
+            digest = _sha256(file)
+            if expected and digest not in expected:
+                raise InputError(
+                    f"What {what} has the SHA-256 {digest}, not {' or '.join(expected)}; {fix}."
+                )
     except OSError as error:
         raise InputError(
             f"{target} cannot be written ({error.strerror or error}); fix the folder's "
             f"permissions or free some space, then run again."
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from upo.core.files import atomic_file
 from upo.data.datamodule import RatingDataModule
 from upo.data.frames import Columns, rating_data_from_frames
 from upo.data.interactions import LabelRule
@@ -86,11 +87,10 @@ def write_id_maps(data: RatingData, folder: str | Path) -> None:
                 f"{data.name} keeps no original ids, so there is no map to write; its indices are "
                 f"its ids counted from 0."
             )
-        target, temporary = folder / name, folder / f".{name}.part"
+        target = folder / name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            pd.DataFrame({"id": ids}).to_csv(temporary, index_label="index")
-            temporary.replace(target)
+            with atomic_file(target) as file:
+                pd.DataFrame({"id": ids}).to_csv(file, index_label="index")
         except OSError as error:
             raise InputError(
                 f"{target} cannot be written ({error.strerror or error}); fix the folder's "

@@ -7,24 +7,26 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
+from upo.core.files import atomic_file
 from upo.errors import InputError
 from upo.figures.style import styled
 
 LIMIT = 90_000  # bytes; a larger picture is reduced to 255 colours, about a third of the size
 
 
-def _write(figure: Figure, path: Path) -> None:
+def _drawn(figure: Figure) -> bytes:
     drawn = BytesIO()
     with styled():
         figure.savefig(
             drawn, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True}
         )
     if drawn.getbuffer().nbytes <= LIMIT:
-        path.write_bytes(drawn.getvalue())
-        return
+        return drawn.getvalue()
+    smaller = BytesIO()
     with Image.open(drawn) as picture:
         few = picture.convert("RGB").quantize(255, dither=Image.Dither.NONE)
-        few.save(path, format="PNG", optimize=True)
+        few.save(smaller, format="PNG", optimize=True)
+    return smaller.getvalue()
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
@@ -39,14 +41,10 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.suffix.lower() != ".png":
         raise InputError(f"A figure is saved as PNG, got {target}; give a name that ends in .png.")
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    content = _drawn(figure)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            _write(figure, part)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        with atomic_file(target) as file:
+            file.write(content)
     except OSError as error:
         raise InputError(
             f"Figure {target} cannot be written ({error.strerror or error}); "

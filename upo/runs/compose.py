@@ -21,7 +21,8 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig
 
-import upo.runs.config  # noqa: F401 - registers the schema
+import upo.runs.config
+import upo.runs.places  # noqa: F401 - registers resolvers
 from upo.errors import InputError
 
 

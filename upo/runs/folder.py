@@ -1,12 +1,12 @@
 """One run and its run folder: results, summary, figures, logs and the printed table."""
 
-import re
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from upo.core.console import first_process, say
+from upo.core.files import remove_unfinished
 from upo.data.rating_data import report
 from upo.data.table import write_id_maps
 from upo.metrics.names import DIAGNOSED, WORTH
@@ -15,9 +15,6 @@ from upo.runs.experiment import Experiment, RunResult
 from upo.runs.loggers import log_final, make_loggers
 from upo.runs.remarks import remarks, useless_seeds
 from upo.runs.results import Row, summarize, table, write_rows, write_summary
-
-# names of unfinished files: see upo.core.files.atomic_file and upo.figures.save
-_UNFINISHED = re.compile(r"\..+\.([a-z0-9_]{8}|\d+\.part)")
 
 
 def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
@@ -32,7 +29,8 @@ def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
         A row of results for each seed.
     """
     if first_process():
-        _clear(folder)
+        for place in (folder, folder / "checkpoints", folder / "figures", folder / "logs"):
+            remove_unfinished(place)
     experiment = Experiment(config, folder, progress=config.progress)
     data = experiment.datamodule.data
     if chatty:
@@ -49,14 +47,6 @@ def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
             say("\n" + table(rows, title=_title(rows[0]), remarks=remarks(rows)))
             say(f"Results, checkpoints and figures: {folder}")
     return rows
-
-
-def _clear(folder: Path) -> None:
-    """Remove what a killed run had begun to write; files in their places are complete."""
-    for place in (folder, folder / "checkpoints", folder / "figures"):
-        for path in place.glob(".*"):
-            if path.is_file() and _UNFINISHED.fullmatch(path.name):
-                path.unlink(missing_ok=True)
 
 
 def result_rows(result: RunResult, experiment: Experiment) -> list[Row]:
