@@ -154,10 +154,10 @@ def test_a_run_a_benchmark_and_a_search_refuse_what_another_process_uses(
     monkeypatch.chdir(tmp_path)
     words = [word for word in SMALL if not word.startswith(("logger", "estimator=", "figures"))]
     table = out / ".synthetic-holdout.lock"
-    with locked(table, "it", "wait"), pytest.raises(InputError, match="the table .* in use by"):
+    with locked(table, "it", "wait"), pytest.raises(InputError, match=r"the table .* in use by"):
         benchmark.benchmark([*words, "estimators=naive", f"out={out}"])
     best = out / "holdout" / "synthetic" / "mf" / ".naive.yaml.lock"
-    with locked(best, "it", "wait"), pytest.raises(InputError, match="the search for .* in use"):
+    with locked(best, "it", "wait"), pytest.raises(InputError, match=r"the search for .* in use"):
         tuning.tune([*words, "estimator=naive", f"out={out}"])
     assert [path for path in out.rglob("*") if path.is_file()] == []
 
@@ -165,9 +165,11 @@ def test_a_run_a_benchmark_and_a_search_refuse_what_another_process_uses(
 def test_what_cannot_be_written_is_named_before_work(tmp_path):
     (tmp_path / "file").touch()
     lock = tmp_path / "file" / NAME
-    with pytest.raises(InputError, match=r"^R cannot be written .*; fix its"):
-        with locked(lock, "R", "wait"):
-            raise AssertionError
+    with (
+        pytest.raises(InputError, match=r"^R cannot be written .*; fix"),
+        locked(lock, "R", "wait"),
+    ):
+        raise AssertionError
 
 
 def test_a_folder_that_is_none_is_named_before_work(tmp_path, monkeypatch, capsys):

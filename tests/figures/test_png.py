@@ -1,3 +1,4 @@
+import os
 import sys
 
 import matplotlib as mpl
@@ -5,7 +6,6 @@ import pytest
 
 from upo import figures
 from upo.errors import InputError
-from upo.figures import png
 from upo.figures.style import RC, styled
 
 
@@ -25,11 +25,10 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = figures.save(draw(), tmp_path / "a.png")
     before = path.read_bytes()
 
-    def half(_, part):
-        part.write_bytes(b"half")
+    def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(png, "_write", half)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"a\.png cannot be written \(No space left"):
         figures.save(draw(), path)
     assert path.read_bytes() == before
