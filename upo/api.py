@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from upo.core.console import say
 from upo.core.seeds import parse_seeds
 from upo.data.datamodule import InMemoryDataModule
 from upo.data.frames import Columns, rating_data_from_frames
@@ -13,6 +14,7 @@ from upo.errors import InputError, UselessModelWarning, UselessWeightsWarning
 from upo.fitted import Fitted, load
 from upo.fitted.settings import as_library, composed_run, flat, plain, resolved
 from upo.metrics.names import DIAGNOSED, WORTH, measured_on_test
+from upo.runs.auto import chosen
 from upo.runs.config import check
 from upo.runs.experiment import Experiment
 from upo.runs.folder import result_rows
@@ -100,7 +102,11 @@ def fit(
             name=dataset.name,
         )
         module = InMemoryDataModule(data, dataset.drop_overlap, dataset.k)
-        experiment = Experiment(config, datamodule=module, progress=progress)
+        experiment, choice = chosen(Experiment(config, datamodule=module, progress=progress))
+        if choice is not None:
+            settings = {**settings, "auto": False, **choice.kept}
+            if progress:
+                say(str(choice))
         result = experiment.run()
     # without a test set nothing is known of the errors outside the log, so nothing of their bias
     result.metrics = {name: value for name, value in result.metrics.items() if value.dim()}
@@ -117,7 +123,7 @@ def fit(
     assert item_ids is not None
     return Fitted(
         result.estimator,
-        resolved(config),
+        resolved(experiment.config),
         metrics=pd.DataFrame(rows).reindex(columns=names),
         columns=(user, item),
         user_ids=user_ids,

@@ -61,7 +61,7 @@ def composed_run(estimator: str | None, settings: Mapping[str, Any]) -> DictConf
             words.append(chosen(key, value, choices(key)))
         elif key in ARGUMENTS:
             raise InputError(f"{key} is not an override here; give the argument {ARGUMENTS[key]}=.")
-        elif key in ("seeds", "compile") or key.startswith(
+        elif key in ("seeds", "compile", "auto") or key.startswith(
             ("estimator.", "trainer.", "protocol.", "dataset.")
         ):
             values[key] = _grammar(key, value)

@@ -31,6 +31,7 @@ class Train:
     resume: str | None = None
     compare_with: str | None = None
     keep: bool = False
+    auto: bool = False
     compile: Any = "auto"
     progress: bool = True
     figures: bool = True

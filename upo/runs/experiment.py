@@ -1,8 +1,9 @@
 """One run: read, train every stage, measure, write."""
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning as L  # noqa: N812
@@ -82,6 +83,7 @@ class Experiment:
         datamodule: The data; those of the configuration if not given.
         seeds: One for each replica; those of the configuration if not given.
         progress: Draw progress bars.
+        length: Share of each stage's epochs that are trained at most, in (0, 1].
     """
 
     def __init__(
@@ -92,10 +94,12 @@ class Experiment:
         datamodule: RatingDataModule | None = None,
         seeds: list[int] | None = None,
         progress: bool = True,
+        length: float = 1.0,
     ) -> None:
         check(config)
         settle(config.trainer)
         self.config, self.folder, self.progress = config, folder, progress
+        self.length = length
         self.seeds = parse_seeds(config.seeds) if seeds is None else seeds
         self.protocol: Protocol = instantiate(config.protocol)
         self.datamodule = instantiate(config.dataset) if datamodule is None else datamodule
@@ -113,6 +117,25 @@ class Experiment:
         if not self.trial_steps:
             return self.protocol.label
         return f"{self.protocol.label} (trial of {self.trial_steps} steps: fast_dev_run)"
+
+    def anew(
+        self, config: DictConfig, *, seeds: list[int] | None = None, length: float | None = None
+    ) -> "Experiment":
+        """Another experiment on the same data.
+
+        Args:
+            config: Its configuration.
+            seeds: Its seeds, if others: it is a trial then and has no folder.
+            length: Its length, if another.
+        """
+        return Experiment(
+            config,
+            self.folder if seeds is None else None,
+            datamodule=self.datamodule,
+            seeds=self.seeds if seeds is None else seeds,
+            progress=self.progress,
+            length=self.length if length is None else length,
+        )
 
     @companions()
     def run(self, *, loggers: Sequence[Logger] = (), measure: bool = True) -> RunResult:
@@ -140,6 +163,8 @@ class Experiment:
             )
             for name in scheduled(config)
         ]
+        for module in modules:
+            module.plan = replace(module.plan, epochs=math.ceil(self.length * module.plan.epochs))
         deadline = None if self.limit is None else time.monotonic() + self.limit
         with freed_memory_kept():
             stages = [self._fit(module, loggers, deadline) for module in modules]

@@ -11,6 +11,7 @@ from upo.data.rating_data import report
 from upo.data.table import write_id_maps
 from upo.metrics.names import DIAGNOSED, WORTH
 from upo.runs import figures as run_figures
+from upo.runs.auto import Choice, chosen
 from upo.runs.experiment import Experiment, RunResult
 from upo.runs.loggers import log_final, make_loggers
 from upo.runs.remarks import remarks, useless_seeds
@@ -38,11 +39,14 @@ def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
         say(report(data))
     if data.user_ids is not None and first_process():
         write_id_maps(data, folder)
+    experiment, choice = chosen(experiment)
+    if choice is not None and chatty:
+        say(str(choice))
     loggers = make_loggers(config)
     result = experiment.run(loggers=loggers)
     rows = result_rows(result, experiment)
     if first_process():
-        _write(result, rows, experiment, folder, loggers)
+        _write(result, rows, experiment, folder, loggers, choice)
         if chatty:
             say("\n" + table(rows, title=_title(rows[0]), remarks=remarks(rows)))
             say(f"Results, checkpoints and figures: {folder}")
@@ -76,6 +80,7 @@ def _write(
     experiment: Experiment,
     folder: Path,
     loggers: list[Logger],
+    choice: Choice | None,
 ) -> None:
     write_rows(folder / "results.csv", rows)
     write_summary(
@@ -86,6 +91,7 @@ def _write(
             "useless_seeds": useless_seeds(rows),
             "warnings": remarks(rows),
             "folder": folder.name,
+            **({} if choice is None else {"auto": {**choice.kept, "seconds": choice.seconds}}),
             **({"fast_dev_run": experiment.trial_steps} if experiment.trial_steps else {}),
         },
     )
