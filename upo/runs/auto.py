@@ -6,7 +6,7 @@ the protocol judges them as it judges epochs, and the run goes on with the best 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -127,13 +127,14 @@ def _candidates(config: DictConfig) -> list[dict[str, float]]:
     return [{key: values[n] for key, values in columns.items()} for n in range(size)]
 
 
-def _leaves(tree: DictConfig | dict[str, Any], prefix: str) -> Iterator[tuple[str, list[float]]]:
+def _leaves(tree: Mapping[Any, Any] | DictConfig, prefix: str) -> Iterator[tuple[str, list[float]]]:
     """Dotted key and list of every list of a tree."""
     for name, inner in tree.items():
+        key = prefix + str(name)
         if isinstance(inner, DictConfig):
-            yield from _leaves(inner, f"{prefix}{name}.")
+            yield from _leaves(inner, f"{key}.")
         else:
-            yield f"{prefix}{name}", [float(factor) for factor in inner]
+            yield key, [float(factor) for factor in inner]
 
 
 def _read(path: Path) -> Choice:
