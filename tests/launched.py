@@ -15,7 +15,8 @@ def watch(folder, notes=None, kill=None):
         folder: The run folder.
         notes: File that gets a line for each, where given.
         kill: Name of a file, and at which of its writes (from 1) this process and those of its
-            group are killed: just before the finished file is moved into its place.
+            group get a signal, SIGKILL if no third is given: just before the finished file is moved
+            into its place.
     """
     log = None if notes is None else os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     seen = 0
@@ -38,7 +39,7 @@ def watch(folder, notes=None, kill=None):
         if kill is not None and event == "os.rename" and Path(path).name == kill[0]:
             seen += 1
             if seen == kill[1]:
-                os.killpg(0, signal.SIGKILL)
+                os.killpg(0, kill[2] if len(kill) > 2 else signal.SIGKILL)
 
     sys.addaudithook(hook)
 

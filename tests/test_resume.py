@@ -101,6 +101,8 @@ def check(folder, reference):
         for content in (ours, theirs):
             del content["seconds"]
         assert same(ours, theirs), path.name
+    logs = [run / "logs" / "metrics.csv" for run in (folder, reference)]
+    assert logs[0].read_text() == logs[1].read_text()
     for path in reference.glob("figures/*.png"):
         assert (folder / "figures" / path.name).read_bytes() == path.read_bytes()
 

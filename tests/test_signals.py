@@ -46,16 +46,10 @@ def rows(folder):
     return found
 
 
-def start(*overrides):
-    process = FORK.Process(target=launched.train, args=overrides)
+def start(*overrides, **options):
+    process = FORK.Process(target=launched.train, args=overrides, kwargs=options)
     process.start()
     return process
-
-
-def wait_for(path, process):
-    while not path.exists():
-        assert process.is_alive()
-        time.sleep(0.01)
 
 
 def finish(*overrides):
@@ -67,16 +61,15 @@ def finish(*overrides):
 @pytest.mark.parametrize("number", STATUS, ids=lambda n: n.name)
 def test_training_that_a_signal_ends_is_resumed_to_the_end_of_one_it_did_not(tmp_path, number):
     run, whole = tmp_path / "run", tmp_path / "whole"
-    process = start(*LONG, f"hydra.run.dir={run}")
-    wait_for(run / "checkpoints" / "debias.pt", process)
-    os.kill(process.pid, number)
+    process = start(*SMALL, f"hydra.run.dir={run}", folder=run, kill=("debias.pt", 4, number))
     process.join(60)
     assert process.exitcode == STATUS[number]
     assert not (run / "results.csv").exists()
-    assert not load_checked(run / "checkpoints" / "debias.pt")["done"]
-    epochs = load_checked(run / "checkpoints" / "debias.pt")["next_epoch"] + 3
-    finish(f"resume={run}", f"estimator.stages.debias.epochs={epochs}")
-    finish(*SMALL, LONG[-1], f"estimator.stages.debias.epochs={epochs}", f"hydra.run.dir={whole}")
+    kept = load_checked(run / "checkpoints" / "debias.pt")
+    assert not kept["done"]
+    assert kept["next_epoch"] == 3
+    finish(f"resume={run}")
+    finish(*SMALL, f"hydra.run.dir={whole}")
     assert rows(run) == rows(whole)
 
 

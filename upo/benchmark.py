@@ -23,7 +23,7 @@ from upo.core.transcript import LOG, copied_to
 from upo.errors import InputError
 from upo.report.table import markdown
 from upo.runs.compose import choices, composed
-from upo.runs.finished import begin, finish, finished
+from upo.runs.finished import finish, finished
 from upo.runs.folder import run
 from upo.runs.overrides import ABOUT_OVERRIDES, settings_of_runs
 from upo.runs.results import Row, write_rows
@@ -126,7 +126,6 @@ def _rows(
         with _told(estimator, failed):
             rows = finished(folder / estimator, config)
             if rows is None:
-                begin(folder / estimator)
                 with copied_to(folder / estimator / LOG):
                     rows = run(config, folder / estimator, chatty=False)
                 finish(folder / estimator, config)

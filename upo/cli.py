@@ -11,7 +11,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from upo.core.console import (
@@ -24,17 +24,18 @@ from upo.core.console import (
     say,
     sentences,
 )
+from upo.core.files import write_atomically
 from upo.core.locks import NAME as LOCK
 from upo.core.locks import locked
 from upo.core.transcript import LOG, copied_to
 from upo.errors import InputError
 from upo.runs.compose import check_choices, composed, conf_dir, search_path
-from upo.runs.finished import begin, finish, finished
+from upo.runs.finished import finish, finished
 from upo.runs.folder import run
 from upo.runs.jobs import in_sweep, note, tell
 from upo.runs.overrides import prepared, train_help
 from upo.runs.results import Row, side_by_side, summarize
-from upo.runs.resumed import recorded
+from upo.runs.resumed import SETTINGS, check_same, recorded
 from upo.training.settings import alone, place
 from upo.training.trainer import settle
 
@@ -93,20 +94,30 @@ def _task(config: DictConfig, folder: Path) -> float:
         given = [o for o in active.overrides.task if not o.startswith(("compare_with=", "resume="))]
         overrides = [*given, "compare_with=null", "logger=none", f"estimator={config.compare_with}"]
         other = composed([*search_path(active.overrides.hydra), *overrides])
+        other.resume = config.resume
+    if config.resume:
+        check_same(folder, config)
     rows = _kept(config, folder) if config.keep else run(config, folder)
     if other is not None:
-        others = run(other, folder / str(config.compare_with))
+        others = _second(other, folder / str(config.compare_with))
         say("\n" + side_by_side([rows, others]))
     means = summarize(rows)
     return means["auc"]["mean"] if "auc" in means else float("nan")
+
+
+def _second(config: DictConfig, folder: Path) -> list[Row]:
+    """A run in the folder of another one, resumed where that is and it had begun."""
+    if config.resume and (folder / SETTINGS).exists():
+        check_same(folder, config)
+    elif first_process():
+        write_atomically(folder / SETTINGS, OmegaConf.to_yaml(config))
+    return run(config, folder)
 
 
 def _kept(config: DictConfig, folder: Path) -> list[Row]:
     """The rows of a finished run of this configuration, or of a new run."""
     rows = finished(folder, config)
     if rows is None:
-        if first_process():
-            begin(folder)
         rows = run(config, folder)
         if first_process():
             finish(folder, config)

@@ -28,6 +28,7 @@ from upo.runs.assembly import build_estimator, build_stage
 from upo.runs.config import check, scheduled
 from upo.training.callbacks import History, ReplicaSelection, StageProgress
 from upo.training.checkpoint import StageCheckpoint
+from upo.training.logs import EpochLogs, Stopwatch
 from upo.training.settings import time_limit, trial_steps
 from upo.training.stage import StageModule
 from upo.training.trainer import (
@@ -200,17 +201,18 @@ class Experiment:
         self, module: StageModule, loggers: Sequence[Logger], deadline: float | None
     ) -> StageResult:
         history, selection = History(), ReplicaSelection(module.plan.patience)
-        callbacks: list[L.Callback] = [selection, history, OwnSignals()]
+        stopwatch = Stopwatch()
+        callbacks: list[L.Callback] = [stopwatch, selection, history, EpochLogs(), OwnSignals()]
         if self.progress:
             callbacks.append(StageProgress())
         checkpoint = None
-        done, seconds = False, 0.0
+        done = False
         if self.folder is not None and not self.trial_steps:  # a trial is never finished
             path = self.folder / "checkpoints" / f"{module.stage}.pt"
-            checkpoint = StageCheckpoint(path, selection, history)
+            checkpoint = StageCheckpoint(path, selection, history, stopwatch)
             callbacks.append(checkpoint)
             if self.config.resume:
-                done, seconds = checkpoint.resume(module)
+                done = checkpoint.resume(module)
         epochs = 0 if done else module.plan.epochs - module.first_epoch
         if self.trial_steps:
             epochs, module.steps_per_epoch = 1, min(module.steps_per_epoch, self.trial_steps)
@@ -220,7 +222,6 @@ class Experiment:
         if deadline is not None:
             limit = TimeLimit(deadline)
             callbacks.append(limit)  # after the checkpoint
-        start = time.perf_counter()
         trainer = make_trainer(
             self.config.trainer,
             max_epochs=epochs,
@@ -238,9 +239,8 @@ class Experiment:
             )
         if not done:
             selection.restore(module.estimator.networks)
-            seconds = time.perf_counter() - start
             if checkpoint is not None:
-                checkpoint.write(module, done=True, seconds=seconds)
+                checkpoint.write(module, done=True)
         for role in module.estimator.networks:
             module.estimator.stepped(str(role))
         return StageResult(
@@ -250,7 +250,7 @@ class Experiment:
             best=selection.best,
             monitor=module.monitor,
             steps_per_epoch=module.steps_per_epoch,
-            seconds=seconds,
+            seconds=stopwatch.seconds,
         )
 
     @staticmethod

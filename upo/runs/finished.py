@@ -10,6 +10,7 @@ from upo.runs.results import Row
 from upo.training.settings import trial_steps
 
 NAME = "config.yaml"  # the resolved configuration, written after everything else
+WRITTEN = (NAME, "results.csv", "summary.json")
 
 
 def finished(folder: Path, config: DictConfig) -> list[Row] | None:
@@ -30,8 +31,8 @@ def finished(folder: Path, config: DictConfig) -> list[Row] | None:
 
 def begin(folder: Path) -> None:
     """Forget an earlier run in this folder before another one starts there."""
-    for name in (NAME, "results.csv", "summary.json"):
-        (folder / name).unlink(missing_ok=True)
+    for path in (*(folder / name for name in WRITTEN), *folder.glob("checkpoints/*.pt")):
+        path.unlink(missing_ok=True)
 
 
 def finish(folder: Path, config: DictConfig) -> None:

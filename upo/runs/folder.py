@@ -13,6 +13,7 @@ from upo.metrics.names import DIAGNOSED, WORTH
 from upo.runs import figures as run_figures
 from upo.runs.auto import Choice, chosen
 from upo.runs.experiment import Experiment, RunResult
+from upo.runs.finished import begin
 from upo.runs.loggers import log_final, make_loggers
 from upo.runs.remarks import remarks, useless_seeds
 from upo.runs.results import Row, summarize, table, write_rows, write_summary
@@ -34,6 +35,8 @@ def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
             remove_unfinished(place)
     experiment = Experiment(config, folder, progress=config.progress)
     data = experiment.datamodule.data
+    if first_process() and not config.resume:
+        begin(folder)
     if chatty:
         say(f"Results will land in {folder}")
         say(report(data))

@@ -1,10 +1,13 @@
 """Loggers of a run: CSV, TensorBoard or Weights & Biases, with the config and the figures."""
 
+import configparser
 import netrc
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
@@ -25,12 +28,14 @@ def make_loggers(config: DictConfig) -> list[Logger]:
     if config.get("logger") is None:
         return []
     node = config.logger
-    if "wandb" in str(node.get("_target_")).lower() and not _wandb_account():
+    target = str(node.get("_target_"))
+    if "wandb" in target.lower() and not _wandb_account():
         os.environ.setdefault("WANDB_MODE", "offline")
+    before = _taken_up(node, target) if config.resume else {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            logger: Logger = instantiate(node)
+            logger: Logger = instantiate(node, **before)
     except ModuleNotFoundError as error:
         raise InputError(
             f"logger needs the package {error.name!r}; install it with "
@@ -41,13 +46,50 @@ def make_loggers(config: DictConfig) -> list[Logger]:
     return [logger]
 
 
+def _taken_up(node: DictConfig, target: str) -> dict[str, Any]:
+    """Arguments with which a logger goes on where that of the first start was.
+
+    TensorBoard reads all files of its folder as one run, so it needs none.
+    """
+    if target.endswith(".MetricsCsv"):
+        return {"resume": True}
+    if "wandb" in target.lower() and node.get("id") is None:
+        # wandb/run-TIME-ID, or offline-run-TIME-ID
+        folders = sorted(Path(node.save_dir, "wandb").glob("*run-*-*"), key=_time)
+        if folders:
+            return {"id": folders[-1].name.rpartition("-")[2], "resume": "allow"}
+    return {}
+
+
+def _time(folder: Path) -> str:
+    return folder.name.removeprefix("offline-")
+
+
 def _wandb_account() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
+    """Whether wandb would find a key: in the environment, or in a netrc file for its server."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
-        return False
+    host = urlparse(_wandb_server()).hostname or "api.wandb.ai"
+    given = os.environ.get("NETRC")
+    for path in [given] if given else ["~/.netrc", "~/_netrc"]:
+        try:  # a file that is named is read whatever its mode, as wandb does
+            found = netrc.netrc(str(Path(path).expanduser()))
+        except (OSError, netrc.NetrcParseError):
+            continue
+        return found.authenticators(host) is not None
+    return False
+
+
+def _wandb_server() -> str:
+    """The server of wandb's settings."""
+    if os.environ.get("WANDB_BASE_URL"):
+        return os.environ["WANDB_BASE_URL"]
+    folder = os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"
+    settings = configparser.ConfigParser(interpolation=None)
+    for path in (Path(folder).expanduser() / "settings", Path("wandb") / "settings"):
+        with suppress(OSError, configparser.Error, UnicodeError):
+            settings.read(path)
+    return settings.get("default", "base_url", fallback="https://api.wandb.ai")
 
 
 def log_final(loggers: list[Logger], metrics: dict[str, float], figures: dict[str, Path]) -> None:

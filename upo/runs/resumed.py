@@ -6,17 +6,30 @@ keys are taken up, with plain values; for anything else the reader has to ask.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from upo.core.yaml_files import YamlError, read_yaml
+from omegaconf import DictConfig, OmegaConf
+
+from upo.core.yaml_files import YamlError, parse_yaml, read_yaml
 from upo.errors import InputError
 from upo.runs.compose import conf_dir
 from upo.runs.config import Train
 
 MOST = 1000  # overrides
 ENTRIES = 100_000  # files of a run folder
+SETTINGS = Path(".hydra") / "config.yaml"  # of the first start, as composed
+# what a start may change: where a run is computed, what it prints and where it logs
+_FREE = {"resume", "compare_with", "keep", "compile", "progress", "figures", "logger", "paths"}
+_FREE |= {
+    f"trainer.{key}"
+    for key in (
+        *("accelerator", "devices", "num_nodes", "strategy", "deterministic", "benchmark"),
+        *("detect_anomaly", "replay", "oversubscribe", "max_time"),
+    )
+}
 _OVERRIDE = re.compile(r"(~|\+\+?)?(?P<key>[A-Za-z_][\w/.@-]*)(=(?P<value>.*))?", re.DOTALL)
 _CHOICE = re.compile(r"\w+(/\w+)*")
 _NAME = re.compile(r"['\"]?[\w][\w .-]{0,60}['\"]?")
@@ -58,6 +71,53 @@ def recorded(folder: Path, given: Sequence[str]) -> list[str]:
     _check_search(folder, given)
     _check_links(folder)
     return [o for o in overrides if not o.startswith("resume=") and o not in given]
+
+
+def check_same(folder: Path, config: DictConfig) -> None:
+    """Refuse settings that would compute something else than the first start.
+
+    Args:
+        folder: The run folder.
+        config: The composed configuration of this start.
+
+    Raises:
+        InputError: If there are any, or the record of the first start is damaged.
+    """
+    path = folder / SETTINGS
+    try:
+        before, now = read_yaml(path), parse_yaml(OmegaConf.to_yaml(config))
+    except (YamlError, OSError) as error:
+        raise InputError(f"resume={folder}: {path} is damaged ({error}); run anew.") from error
+    old, new = (dict(_settings(tree)) for tree in (before, now))
+    missing = object()
+    changed = [k for k in {**new, **old} if old.get(k, missing) != new.get(k, missing)]
+    if changed:
+        key = min(changed, key=lambda key: not key.endswith(".name"))  # a choice, before its parts
+        others = len(changed) - 1
+        raise InputError(
+            f"resume={folder}: {key} was {_shown(old, key)} when the run was started and is "
+            f"{_shown(new, key)} now{f' (and {others} more settings differ)' if others else ''}, "
+            "which would compute something else; leave it out, or start a new run."
+        )
+
+
+def _settings(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values that may not change."""
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        name = f"{prefix}{key}"
+        if name in _FREE:
+            continue
+        if isinstance(value, dict) and value:
+            yield from _settings(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _shown(settings: dict[str, Any], key: str) -> str:
+    if key not in settings:
+        return "not set"
+    value = settings[key]
+    return "null" if value is None else str(value)[:80]
 
 
 def _own(override: str, known: set[str], groups: set[str]) -> bool:

@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from upo.training.history import Series
 from upo.training.propensity import PropensityModule
 from upo.training.stage import StageModule
 
@@ -102,8 +103,18 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.epochs: list[int] = []
-        self.logs: dict[str, list[Tensor]] = {}
-        self.residuals: list[Tensor] = []  # [R, M] of each validation of a game
+        self._logs: dict[str, Series] = {}
+        self._residuals = Series()
+
+    @property
+    def logs(self) -> dict[str, list[Tensor]]:
+        """Name -> ``[R]`` of each epoch."""
+        return {name: series.epochs() for name, series in self._logs.items()}
+
+    @property
+    def residuals(self) -> list[Tensor]:
+        """``[R, M]`` of each validation of a game."""
+        return self._residuals.epochs()
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Note the epoch."""
@@ -111,18 +122,24 @@ class History(Callback):
             return
         self.epochs.append(module.epoch)
         for name, value in module.epoch_logs.items():
-            self.logs.setdefault(name, []).append(value.detach().cpu().clone())
+            self._logs.setdefault(name, Series()).append(value)
         if isinstance(module, PropensityModule) and module.residuals is not None:
-            self.residuals.append(module.residuals.cpu().clone())
+            self._residuals.append(module.residuals)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {"epochs": self.epochs, "logs": self.logs, "residuals": self.residuals}
+        return {
+            "epochs": torch.tensor(self.epochs, dtype=torch.int64),
+            "logs": {name: series.tensor() for name, series in self._logs.items()},
+            "residuals": self._residuals.tensor(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a killed run's history."""
-        self.epochs, self.logs = state_dict["epochs"], state_dict["logs"]
-        self.residuals = state_dict["residuals"]
+        self.epochs = torch.as_tensor(state_dict["epochs"], dtype=torch.int64).tolist()
+        self._logs = {name: Series(values) for name, values in state_dict["logs"].items()}
+        residuals = state_dict["residuals"]
+        self._residuals = Series(residuals if len(residuals) else None)
 
 
 class StageProgress(ProgressBar):

@@ -4,6 +4,7 @@ Batches are functions of the step number, so parameters, optimiser state, select
 all that a resumed run needs to equal the uninterrupted one.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from upo.core.archive import ArchiveError, read_archive
 from upo.core.distributed import rank
 from upo.core.files import atomic_file
 from upo.errors import InputError
+from upo.pairs import PairSpace
 from upo.training.callbacks import History, ReplicaSelection
+from upo.training.logs import Stopwatch
 from upo.training.stage import StageModule
 
 SCHEMA = 1
@@ -54,17 +57,22 @@ class StageCheckpoint(Callback):
         path: File of the stage.
         selection: Its selection of epochs.
         history: Its history.
+        stopwatch: Its seconds.
     """
 
-    def __init__(self, path: Path, selection: ReplicaSelection, history: History) -> None:
+    def __init__(
+        self, path: Path, selection: ReplicaSelection, history: History, stopwatch: Stopwatch
+    ) -> None:
         self.path, self.selection, self.history = path, selection, history
+        self.stopwatch = stopwatch
+        self._log: str | None = None
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Write after the epoch's validation."""
         if isinstance(module, StageModule):
-            self.write(module, done=False, seconds=0.0)
+            self.write(module, done=False)
 
-    def write(self, module: StageModule, *, done: bool, seconds: float) -> None:
+    def write(self, module: StageModule, *, done: bool) -> None:
         """Write the state after the current epoch; rank 0 only."""
         if rank() > 0:
             return
@@ -72,7 +80,8 @@ class StageCheckpoint(Callback):
         content = {
             "schema": SCHEMA,
             "done": done,
-            "seconds": seconds,
+            "seconds": self.stopwatch.seconds,
+            "log": self._fingerprint(module),
             "seeds": module.estimator.space.seeds.tolist(),
             "next_epoch": (self.history.epochs[-1] + 1) if self.history.epochs else 0,
             "estimator": module.estimator.state_dict(),
@@ -82,17 +91,17 @@ class StageCheckpoint(Callback):
         }
         save_atomically(content, self.path)
 
-    def resume(self, module: StageModule) -> tuple[bool, float]:
+    def resume(self, module: StageModule) -> bool:
         """Take up a killed run, if there is a checkpoint.
 
         Returns:
-            Whether the stage is done, and its training seconds if so.
+            Whether the stage is done.
 
         Raises:
-            InputError: If the checkpoint is of other seeds or networks.
+            InputError: If the checkpoint is of another log, other seeds or networks.
         """
         if not self.path.exists():
-            return False, 0.0
+            return False
         content = load_checked(self.path)
         try:
             return self._take_up(content, module)
@@ -103,7 +112,17 @@ class StageCheckpoint(Callback):
                 f"{self.path} is not a checkpoint of this stage; remove it and run anew."
             ) from error
 
-    def _take_up(self, content: dict[str, Any], module: StageModule) -> tuple[bool, float]:
+    def _fingerprint(self, module: StageModule) -> str:
+        if self._log is None:
+            self._log = fingerprint(module.estimator.space)
+        return self._log
+
+    def _take_up(self, content: dict[str, Any], module: StageModule) -> bool:
+        if content.get("log", self._fingerprint(module)) != self._fingerprint(module):
+            raise InputError(
+                f"{self.path} was written while training on another log (other rows, labels or "
+                "sizes); resume with the data of its start, or run anew."
+            )
         if content["seeds"] != module.estimator.space.seeds.tolist():
             raise InputError(
                 f"{self.path} was written with seeds {content['seeds']}; resume with those."
@@ -122,4 +141,13 @@ class StageCheckpoint(Callback):
         self.selection.load_state_dict(content["selection"])
         self.history.load_state_dict(content["history"])
         module.first_epoch = content["next_epoch"]
-        return bool(content["done"]), float(content["seconds"])
+        self.stopwatch.seconds = float(content["seconds"])
+        return bool(content["done"])
+
+
+def fingerprint(space: PairSpace) -> str:
+    """A digest of the log that a stage trains on."""
+    digest = hashlib.blake2b(str((space.n_users, space.n_items)).encode(), digest_size=16)
+    for part in (space.keys, space.labels):
+        digest.update(part.cpu().contiguous().numpy().data)
+    return digest.hexdigest()

@@ -39,5 +39,5 @@ class DebiasingModule(StageModule):
         self.selection = self.protocol.sign * values[self.protocol.monitor]
         for name, value in values.items():
             self.epoch_logs[f"{self.stage}/val/{name}"] = value
-            shown = name == self.protocol.monitor
-            self.log(f"{self.stage}/val/{name}", value.mean(), prog_bar=shown, batch_size=1)
+            if name == self.protocol.monitor:
+                self._show(f"{self.stage}/val/{name}", value)

@@ -62,7 +62,7 @@ class PropensityModule(StageModule):
         self.judge()
         if self.plan.select:
             name = f"{self.stage}/val/{self.monitor}"
-            self.log(name, self.epoch_logs[name].mean(), prog_bar=True, batch_size=1)
+            self._show(name, self.epoch_logs[name])
         if "adversary" not in self.estimator.networks:
             return
         with torch.no_grad():
@@ -74,8 +74,15 @@ class PropensityModule(StageModule):
             index = bins.index(p_hat)
             sums = bin_residuals(p_hat, pairs.o, weight, index, bins.num_bins)
             self.residuals = sums / sizes
-            worst = self.residuals.abs().amax(-1)
-            self.log(f"{self.stage}/val/worst_bin", worst.mean(), prog_bar=True, batch_size=1)
+            self._show(*self._worst())
+
+    def logged(self) -> dict[str, Tensor]:
+        """With the worst bin of the last validation."""
+        return self.epoch_logs | ({} if self.residuals is None else dict([self._worst()]))
+
+    def _worst(self) -> tuple[str, Tensor]:
+        assert self.residuals is not None  # set by a validation with an adversary
+        return f"{self.stage}/val/worst_bin", self.residuals.abs().amax(-1)
 
     def _probe(self) -> Pairs:
         space = self.estimator.space

@@ -187,8 +187,13 @@ class StageModule(L.LightningModule):
         wanted = to_come >= LEAST_STEPS if self.replay is None else self.replay
         return Recording if wanted else None
 
-    def on_train_epoch_end(self) -> None:
-        self.log_dict({k: v.mean() for k, v in self.epoch_logs.items()})
+    def _show(self, name: str, value: Tensor) -> None:  # [R]
+        """Put the mean of a validation's value on the bar; loggers get it with the epoch."""
+        self.log(name, value.mean(), prog_bar=True, logger=False, batch_size=1)
+
+    def logged(self) -> dict[str, Tensor]:
+        """What loggers get of the epoch, ``[R]`` by name."""
+        return self.epoch_logs
 
     def _check_finite(self, key: str, values: Tensor, first: int) -> None:
         if bool(torch.isfinite(values).all()):
