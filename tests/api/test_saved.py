@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 import torch
-from api_world import TRAIN, short
+from api_world import FEW, TRAIN, short
 
 import upo
 
@@ -28,6 +28,26 @@ def test_a_saved_model_comes_back_the_same(fitted, tmp_path):
         pd.testing.assert_frame_equal(back.recommend(users, 5), fitted.recommend(users, 5))
         pd.testing.assert_frame_equal(back.metrics, fitted.metrics)
         assert repr(back) == repr(fitted)
+
+
+@pytest.mark.parametrize("kind", ["isotonic", "gbdt"])
+def test_a_calibrated_model_comes_back_with_its_calibration(kind, tmp_path):
+    sides = ("user", "item")
+    columns = {
+        f"{side}_features": pd.DataFrame(
+            {side: ids, "x": range(len(ids)), "y": [float(k % 3) for k in range(len(ids))]}
+        )
+        for side in sides
+        for ids in [sorted(set(TRAIN[side]))]
+    }
+    settings = {"propensity.calibrate": kind, "propensity.folds": 2}
+    model = short(overrides={**FEW, **settings}, **columns)
+    back = upo.load(model.save(tmp_path))
+    assert back.propensity(TRAIN).equals(model.propensity(TRAIN))
+    pairs = model.pairs()
+    sums = (pairs.weight * pairs.propensity).sum(), (pairs.weight * pairs["observed"]).sum()
+    assert sums[0] == pytest.approx(sums[1], rel=0.05)
+    assert model.get_params()["overrides"]["propensity.calibrate"] == kind
 
 
 def test_files_that_are_no_model_are_refused_in_a_sentence(fitted, tmp_path):

@@ -132,7 +132,8 @@ def _config(folder: Path, *, trusted: bool) -> Any:
         if lacking:
             raise ValueError(f"it lacks {', '.join(lacking)}")
         if not trusted:
-            config = followed({part: config[part] for part in parts})
+            more = ["propensity"] if "propensity" in config else []  # runs of before had none
+            config = followed({part: config[part] for part in [*parts, *more]})
         config["paths"]["data_dir"] = str(Path(cwd) / str(config["paths"]["data_dir"]))
         for place in [config["dataset"], config["dataset"].get("base")]:
             for key in _FILES:

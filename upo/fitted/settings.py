@@ -62,7 +62,7 @@ def composed_run(estimator: str | None, settings: Mapping[str, Any]) -> DictConf
         elif key in ARGUMENTS:
             raise InputError(f"{key} is not an override here; give the argument {ARGUMENTS[key]}=.")
         elif key in ("seeds", "compile", "auto") or key.startswith(
-            ("estimator.", "trainer.", "protocol.", "dataset.")
+            ("estimator.", "propensity.", "trainer.", "protocol.", "dataset.")
         ):
             values[key] = _grammar(key, value)
         else:

@@ -197,7 +197,15 @@ class Estimator(nn.Module):
         derive = getattr(self._weighting, "propensity", None)
         if derive is not None:
             return derive(self, pairs)  # type: ignore[no-any-return]
-        return self.probability("propensity", pairs)
+        return self.probability(self.calibrated("propensity"), pairs)
+
+    def calibrated(self, role: str) -> str:
+        """The role that answers for a propensity: its calibration, where there is one."""
+        if "calibration" not in self.networks:
+            return role
+        network = self.networks["calibration"]
+        ours = isinstance(network, Derived) and role in network.sources
+        return "calibration" if ours else role
 
     def probability(self, role: str, pairs: Pairs) -> Tensor:  # [R, B]
         """Sigmoid of a network's logits, with the graph to its parameters."""

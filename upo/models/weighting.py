@@ -44,7 +44,7 @@ class ClippedPropensity:
 
     def p_hat(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         """Clipped propensities ``[R, B]``."""
-        raw = estimator.probability(self.network, pairs)
+        raw = estimator.probability(estimator.calibrated(self.network), pairs)
         return clip_propensity(raw, self._floor(estimator))
 
     def floor(self, estimator: Estimator) -> float:

@@ -66,12 +66,12 @@ class PairSpace(nn.Module):
         size = n_users * n_items
         bits = bit_set(keys, size) if affordable(len(keys), size) else keys.new_zeros(0)
         self.register_buffer("bits", bits, persistent=False)
+        self.holdout = holdout
         self.n_held = round(self.n_observed * holdout)
         self.n_train = self.n_observed - self.n_held
         self._split = Permutation(self.n_observed)
-        self.n_held_cells = round(HELD_CELLS * self.n_pairs)
-        self.n_train_cells = self.n_pairs - self.n_held_cells
         self.features = features
+        self._hold_cells(self.n_pairs - round(HELD_CELLS * self.n_pairs), self.n_pairs)
 
     @classmethod
     def of(cls, data: RatingData, seeds: list[int], holdout: float) -> PairSpace:
@@ -99,6 +99,38 @@ class PairSpace(nn.Module):
                 "or another protocol.share."
             )
         return space
+
+    def without_fold(self, fold: int, folds: int) -> PairSpace:
+        """The same log with one of so many parts of D held out; together they are all of D.
+
+        Args:
+            fold: Which, from 0.
+            folds: How many, at least 2.
+        """
+        space = PairSpace(
+            self.keys,
+            self.labels,
+            self.n_users,
+            self.n_items,
+            self.seeds.tolist(),
+            self.holdout,
+            cells=self.cells,
+            truth=self.truth,
+            features=self.features,
+        )
+        space._hold_cells(*_fold_bounds(self.n_pairs, folds)[fold : fold + 2])
+        return space
+
+    def fold(self, keys: Tensor, folds: int) -> Tensor:  # [R, ...] -> [R, ...]
+        """The part of D, of so many, that each key of D falls into, replica by replica."""
+        inner = torch.tensor(_fold_bounds(self.n_pairs, folds)[1:-1], device=keys.device)
+        return torch.bucketize(self._cell_place(keys), inner, right=True)
+
+    def _hold_cells(self, first: int, last: int) -> None:
+        """Hold the cells at positions ``first .. last - 1`` of each replica's order of D out."""
+        self.n_held_cells = last - first
+        self.n_train_cells = self.n_pairs - self.n_held_cells
+        self._first_cell = last % self.n_pairs  # training cells begin behind them
 
     @property
     def replicas(self) -> int:
@@ -157,6 +189,8 @@ class PairSpace(nn.Module):
         Positions are ``0 .. n_train_cells - 1`` of the replica's split of D; those behind are held
         out, observed pairs and others alike.
         """
+        if self._first_cell:
+            positions = (positions + self._first_cell) % self.n_pairs
         return self._cells()(positions, self._cell_key(positions.dim()))
 
     def held_cells(self, lo: int, hi: int) -> Tensor:
@@ -167,9 +201,13 @@ class PairSpace(nn.Module):
 
     def in_train_cells(self, keys: Tensor) -> Tensor:  # [R, ...] -> bool
         """Whether keys of D are no held-out cells of their replica."""
-        number = keys if self.cells is None else self.cells.number(keys)
-        place = self._cells().inverse(number, self._cell_key(keys.dim()))
+        place = (self._cell_place(keys) - self._first_cell) % self.n_pairs
         return place < self.n_train_cells
+
+    def _cell_place(self, keys: Tensor) -> Tensor:
+        """Positions of keys of D in each replica's order of D."""
+        number = keys if self.cells is None else self.cells.number(keys)
+        return self._cells().inverse(number, self._cell_key(keys.dim()))
 
     def _cells(self) -> Permutation:
         return Permutation(self.n_pairs, self.n_items)
@@ -188,6 +226,10 @@ class PairSpace(nn.Module):
         """Pairs of keys ``u * n_items + i`` (``[R, B]``), in D or not."""
         users = torch.div(keys, self.n_items, rounding_mode="floor")
         return Pairs(users, keys - users * self.n_items, self, total)
+
+
+def _fold_bounds(size: int, folds: int) -> list[int]:
+    return [size * fold // folds for fold in range(folds + 1)]
 
 
 @dataclass(eq=False)

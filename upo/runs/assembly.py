@@ -47,6 +47,10 @@ def build_estimator(
         str(role): make("network", node)(space.sizes, purpose=str(role))
         for role, node in config["networks"].items()
     }
+    kind = config.get("calibrate") or "none"
+    if kind != "none" and config.get("weighting") is not None:
+        node = {"_target_": "upo.models.calibration.Calibration", "kind": kind}
+        networks["calibration"] = make("network", node)(space.sizes, purpose="calibration")
     parts = {
         part: make(part, config[part])
         for part in ("weighting", "form", "bins")
@@ -59,6 +63,8 @@ def build_estimator(
 
 def _made(part: str, node: Any) -> Any:
     """A part by Hydra, a network without its sizes."""
+    if isinstance(node, dict):
+        node = OmegaConf.create(node)
     return instantiate(_unfinished(node) if part == "network" else node)
 
 

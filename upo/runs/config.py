@@ -18,6 +18,14 @@ class Paths:
 
 
 @dataclass
+class Propensity:
+    """What is done with any learned propensity; which one is learned says the group."""
+
+    calibrate: str = "none"
+    folds: int = 5
+
+
+@dataclass
 class Train:
     """Top-level keys of a run; wrong types and unknown keys fail while composing."""
 
@@ -26,6 +34,7 @@ class Train:
     protocol: Any = MISSING
     trainer: Any = MISSING
     logger: Any = None
+    propensity: Propensity = field(default_factory=Propensity)
     seeds: Any = 1
     diagnostics: Any = "correct"
     resume: str | None = None

@@ -10,7 +10,7 @@ import lightning as L  # noqa: N812
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
 from upo.core.memory import freed_memory_kept
@@ -26,9 +26,12 @@ from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator, build_stage
 from upo.runs.config import check, scheduled
+from upo.runs.crossfit import calibrate, check_schedule
 from upo.training.callbacks import History, ReplicaSelection, StageProgress
 from upo.training.checkpoint import StageCheckpoint
+from upo.training.debiasing import DebiasingModule
 from upo.training.logs import EpochLogs, Stopwatch
+from upo.training.plan import LAST
 from upo.training.settings import time_limit, trial_steps
 from upo.training.stage import StageModule
 from upo.training.trainer import (
@@ -150,25 +153,15 @@ class Experiment:
         mar = MarSet(data, self.datamodule.k)
         self.protocol.use(mar)
         space = PairSpace.of(data, self.seeds, self.protocol.holdout)
-        config = self.config.estimator
-        estimator = build_estimator(config, space)
-        modules = [
-            build_stage(
-                name,
-                config,
-                estimator,
-                self.protocol,
-                mar=mar,
-                replay=switch("trainer.replay", self.config.trainer.get("replay", "auto")),
-                compiled=switch("compile", self.config.compile),
-            )
-            for name in scheduled(config)
-        ]
-        for module in modules:
-            module.plan = replace(module.plan, epochs=math.ceil(self.length * module.plan.epochs))
+        estimator, modules = self._built(self.config.estimator, space, mar)
         deadline = None if self.limit is None else time.monotonic() + self.limit
+        first, then = ([m for m in modules if _debiases(m) is kind] for kind in (False, True))
+        if "calibration" in estimator.networks:
+            check_schedule(estimator, then, self.config.propensity.folds)
         with freed_memory_kept():
-            stages = [self._fit(module, loggers, deadline) for module in modules]
+            stages = [self._fit(module, loggers, deadline) for module in first]
+            seconds = self._calibrate(estimator, then, mar, deadline)
+            stages += [self._fit(module, loggers, deadline) for module in then]
         estimator.eval()
         diagnosis = None
         with torch.no_grad():
@@ -194,12 +187,66 @@ class Experiment:
             diagnosis=diagnosis,
             stages=stages,
             seeds=self.seeds,
-            seconds=sum(stage.seconds for stage in stages),
+            seconds=seconds + sum(stage.seconds for stage in stages),
         )
 
+    def _built(
+        self, config: DictConfig, space: PairSpace, mar: MarSet
+    ) -> tuple[Estimator, list[StageModule]]:
+        """An estimator, nothing trained, and its stages in order."""
+        estimator = build_estimator(config, space)
+        replay = switch("trainer.replay", self.config.trainer.get("replay", "auto"))
+        compiled = switch("compile", self.config.compile)
+        modules = [
+            build_stage(
+                name, config, estimator, self.protocol, mar=mar, replay=replay, compiled=compiled
+            )
+            for name in scheduled(config)
+        ]
+        for module in modules:
+            module.plan = replace(module.plan, epochs=math.ceil(self.length * module.plan.epochs))
+        return estimator, modules
+
+    def _calibrate(
+        self, estimator: Estimator, then: list[StageModule], mar: MarSet, deadline: float | None
+    ) -> float:
+        """Fit the calibration, if there is one, unless a later checkpoint has it; its seconds."""
+        if "calibration" not in estimator.networks:
+            return 0.0
+        resumed = self.config.resume and self.folder is not None
+        if resumed and any(self._checkpoint(module).exists() for module in then):
+            return 0.0
+        config = self.config.estimator.copy()
+        with open_dict(config):
+            config.calibrate = "none"
+            for name in scheduled(config):
+                plan = config.stages[name]
+                if plan.module == "debiasing":
+                    config.stages[name] = None
+                elif not plan.get("select"):
+                    plan.select = LAST  # a copy leaves its fold of D out
+
+        def copy(space: PairSpace) -> tuple[Estimator, list[StageModule]]:
+            return self._built(config, space, mar)
+
+        start = time.perf_counter()
+        folds = self.config.propensity.folds
+        calibrate(estimator, folds, copy, lambda m: self._fit(m, (), deadline, kept=False))
+        return time.perf_counter() - start
+
+    def _checkpoint(self, module: StageModule) -> Path:
+        assert self.folder is not None
+        return self.folder / "checkpoints" / f"{module.stage}.pt"
+
     def _fit(
-        self, module: StageModule, loggers: Sequence[Logger], deadline: float | None
+        self,
+        module: StageModule,
+        loggers: Sequence[Logger],
+        deadline: float | None,
+        *,
+        kept: bool = True,
     ) -> StageResult:
+        """Train a stage; what is not kept has no checkpoint."""
         history, selection = History(), ReplicaSelection(module.plan.patience)
         stopwatch = Stopwatch()
         callbacks: list[L.Callback] = [stopwatch, selection, history, EpochLogs(), OwnSignals()]
@@ -207,8 +254,9 @@ class Experiment:
             callbacks.append(StageProgress())
         checkpoint = None
         done = False
-        if self.folder is not None and not self.trial_steps:  # a trial is never finished
-            path = self.folder / "checkpoints" / f"{module.stage}.pt"
+        # a trial is never finished
+        if kept and self.folder is not None and not self.trial_steps:
+            path = self._checkpoint(module)
             checkpoint = StageCheckpoint(path, selection, history, stopwatch)
             callbacks.append(checkpoint)
             if self.config.resume:
@@ -257,3 +305,7 @@ class Experiment:
     def _complete(module: StageModule, selection: ReplicaSelection, history: History) -> bool:
         last = history.epochs[-1]
         return last + 1 >= module.plan.epochs or selection.exhausted(last)
+
+
+def _debiases(module: StageModule) -> bool:
+    return isinstance(module, DebiasingModule)

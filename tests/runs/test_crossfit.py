@@ -1,0 +1,137 @@
+"""Calibration of a propensity on cells that its copies did not see."""
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from worlds import make_space
+
+from upo.data.semisynthetic_world import TrainCells
+from upo.errors import InputError
+from upo.pairs import PairSpace
+from upo.runs.compose import conf_dir
+from upo.runs.crossfit import sampled_cells
+from upo.runs.experiment import Experiment
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+WORLD = [
+    "dataset=synthetic",
+    "dataset.n_users=60",
+    "dataset.n_items=50",
+    "dataset.density=0.2",
+    "dataset.test_per_user=8",
+    "trainer.accelerator=cpu",
+    "logger=none",
+    "estimator.stages.debias.epochs=1",
+]
+
+
+def run(*words, seeds=(3, 8), folder=None):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", [*WORLD, f"seeds={list(seeds)}", *words])
+    return Experiment(config, folder, progress=False).run()
+
+
+def propensities(estimator):
+    space = estimator.space
+    pairs = space.pairs(torch.arange(space.n_pairs).expand(space.replicas, -1), space.n_pairs)
+    with torch.no_grad():
+        return estimator.propensity(pairs).double(), pairs
+
+
+def test_folds_are_all_of_d_and_a_copy_trains_on_all_but_its_own():
+    cells = TrainCells(12, 17, 0.5, seed=1)
+    keys = cells(torch.arange(len(cells))).sort().values[::3]
+    for space in (
+        make_space((0, 1)),
+        PairSpace(keys, torch.arange(len(keys)) % 2, 12, 17, [0, 1], cells=cells),
+    ):
+        every = torch.arange(space.n_pairs).expand(2, -1)
+        keys = every if space.cells is None else space.cells(every)
+        fold = space.fold(keys, 3)
+        for number in range(3):
+            copy = space.without_fold(number, 3)
+            assert torch.equal(copy.in_train_cells(keys), fold != number)
+            drawn = copy.train_cells(torch.arange(copy.n_train_cells).expand(2, -1))
+            held = copy.held_cells(0, copy.n_held_cells)
+            both = torch.cat([drawn, held], 1).sort(1).values
+            assert torch.equal(both, every)
+            at = drawn if space.cells is None else space.cells(drawn)
+            assert (space.fold(at, 3) != number).all()
+        assert not torch.equal(fold[0], fold[1])  # each replica has its own
+
+
+def test_sampled_cells_stand_for_all_of_d(monkeypatch):
+    space = make_space((0, 1))
+    for least in (2**20, 1):
+        monkeypatch.setattr("upo.runs.crossfit.LEAST", least)
+        cells = sampled_cells(space)
+        assert float(cells.weight.sum()) == pytest.approx(space.n_pairs)
+        assert int(cells.observed.sum()) == space.n_observed
+        assert torch.equal(space.observed(cells.users, cells.items), cells.observed)
+        assert len(torch.unique(cells.users * space.n_items + cells.items)) == len(cells.users)
+
+
+@pytest.mark.parametrize("kind", ["isotonic", "histogram", "gbdt"])
+def test_calibrated_propensities_sum_to_the_log_and_keep_their_order(kind):
+    words = [f"propensity.calibrate={kind}", "propensity.folds=2", "propensity=additive"]
+    few = ["estimator.stages.propensity.epochs=2", "estimator.stages.refine.epochs=1"]
+    result = run("estimator=ips", *words, *few)
+    p, pairs = propensities(result.estimator)
+    assert ((p > 0) & (p < 1)).all()
+    torch.testing.assert_close(p.sum(1), pairs.o.double().sum(1), rtol=0.05, atol=0)
+    z = result.estimator.logit("propensity", pairs).double()
+    if kind == "isotonic":
+        order = z.argsort(1)
+        assert (p.gather(1, order).diff(dim=1) >= -1e-7).all()
+    # what divides is the calibrated one
+    floor = 0.5 * result.estimator.space.density
+    torch.testing.assert_close(
+        result.estimator.p_hat(pairs).double(), p.clamp(min=floor), rtol=1e-6, atol=1e-7
+    )
+    alone = run("estimator=ips", *words, *few, seeds=(8,))
+    torch.testing.assert_close(propensities(alone.estimator)[0][0], p[1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_flipped_cell_does_not_move_its_own_out_of_fold_logit():
+    space = make_space((0,))
+    key = space.keys[5]
+    fold = int(space.fold(key.view(1, 1), 2))
+    without = PairSpace(
+        torch.cat([space.keys[:5], space.keys[6:]]),
+        torch.cat([space.labels[:5], space.labels[6:]]),
+        space.n_users,
+        space.n_items,
+        [0],
+    )
+    copies = [s.without_fold(fold, 2) for s in (space, without)]
+    every = torch.arange(copies[0].n_train_cells)[None]
+    drawn = [copy.pairs(copy.train_cells(every), every.shape[1]) for copy in copies]
+    assert torch.equal(drawn[0].o, drawn[1].o)
+    starts = [copy.sizes.log.cells_by_id() for copy in copies]
+    assert all(torch.equal(a, b) for a, b in zip(*starts, strict=True))
+
+
+def test_a_game_is_calibrated_too_and_a_resumed_run_equals_it(tmp_path):
+    few = ["estimator.stages.propensity.epochs=2", "estimator.stages.game.epochs=2"]
+    words = ["propensity.calibrate=isotonic", "propensity.folds=2", *few]
+    whole = run(*words, folder=tmp_path, seeds=(3,))
+    again = run(*words, f"resume={tmp_path}", folder=tmp_path, seeds=(3,))
+    assert torch.equal(propensities(whole.estimator)[0], propensities(again.estimator)[0])
+    plain = run(*few, seeds=(3,))
+    z = [r.estimator.logit("propensity", propensities(r.estimator)[1]) for r in (whole, plain)]
+    # copies train beside it and leave it as it is, but for the order of float32 sums
+    torch.testing.assert_close(*z, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["propensity.calibrate=platt"], "must be none, isotonic, histogram, gbdt"),
+        (["propensity.calibrate=isotonic", "propensity.folds=1"], "at least 2"),
+        (["propensity.calibrate=isotonic", "estimator=dr_v2"], "learned beside it"),
+        (["propensity.calibrate=isotonic", "estimator=kbips"], "learned beside it"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_said(words, message):
+    with pytest.raises(InputError, match=message):
+        run(*words, "estimator.stages.propensity.epochs=1")

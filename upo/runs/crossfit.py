@@ -1,0 +1,131 @@
+"""Calibrating a learned propensity on cells of D that its copies did not see.
+
+D is cut into folds by each replica's order of its cells, which is arithmetic: nothing is listed. A
+copy of the propensity is trained for each fold on the other cells, as the propensity itself was on
+all, and says the logits of its fold. The map from these logits to o corrects the propensity's own.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from upo.core.sampling import EpochStream, Permutation, stream_key
+from upo.errors import InputError
+from upo.evaluation.mar import blocks
+from upo.models.calibration import Calibration, Cells
+from upo.models.estimator import Derived, Estimator
+from upo.pairs import Pairs, PairSpace
+from upo.training.stage import StageModule
+
+OTHERS = 4  # unobserved cells drawn for each observed one: 12 % more noise than all would leave
+LEAST = 2**20  # cells drawn at least, where D has as many
+
+Train = Callable[[StageModule], object]
+Build = Callable[[PairSpace], tuple[Estimator, list[StageModule]]]
+
+
+def sampled_cells(space: PairSpace) -> Cells:
+    """Every observed cell and a uniform sample of the others, or all of them where D is small."""
+    size = min(space.n_pairs, max(OTHERS * space.n_observed, LEAST))
+    stream = EpochStream(
+        Permutation(space.n_pairs, space.n_items), stream_key(space.seeds[:1], "calibration")
+    )
+    drawn = []
+    for lo, hi in blocks(0, size, 1):
+        pairs = space.pairs(stream.rows(0, 1, lo, hi, size)[:, 0], hi - lo)
+        drawn.append((pairs.users * space.n_items + pairs.items)[~pairs.observed])
+    others = torch.cat(drawn)
+    keys = torch.cat([space.keys, others])
+    observed = torch.arange(len(keys), device=keys.device) < space.n_observed
+    share = (space.n_pairs - space.n_observed) / max(1, len(others))
+    users = torch.div(keys, space.n_items, rounding_mode="floor")
+    weight = torch.where(observed, 1.0, share).double()
+    return Cells(users, keys - users * space.n_items, observed, weight)
+
+
+@torch.no_grad()
+def logits(estimator: Estimator, role: str, cells: Cells) -> Tensor:  # [R, M]
+    """Logits of a network at cells, block by block."""
+    space = estimator.space
+    parts = []
+    for lo, hi in blocks(0, len(cells.users), space.replicas):
+        users, items = (x[lo:hi].expand(space.replicas, -1) for x in (cells.users, cells.items))
+        parts.append(estimator.logit(role, Pairs(users, items, space, hi - lo)))
+    return torch.cat(parts, dim=1)
+
+
+def calibrate(estimator: Estimator, folds: int, build: Build, train: Train) -> None:
+    """Fit the calibration of an estimator whose propensity is trained.
+
+    Args:
+        estimator: The networks, a ``Calibration`` among them.
+        folds: Parts of D, at least 2.
+        build: Makes an untrained copy on a pair space, and the stages of its propensity.
+        train: Trains a stage.
+
+    Raises:
+        InputError: If there are not as many cells as folds.
+    """
+    network = estimator.networks["calibration"]
+    assert isinstance(network, Calibration)
+    space, source = estimator.space, network.sources[0]
+    if space.n_pairs < folds or space.n_observed in (0, space.n_pairs):
+        raise InputError(
+            f"propensity.calibrate needs observed and unobserved pairs in {folds} folds of D, and "
+            f"D has {space.n_pairs} pairs, {space.n_observed} of them observed; set it to none."
+        )
+    cells = sampled_cells(space)
+    keys = cells.users * space.n_items + cells.items
+    fold = space.fold(keys.expand(space.replicas, -1), folds)
+    z = torch.empty(fold.shape, device=fold.device)
+    for number in range(folds):
+        copy, stages = build(space.without_fold(number, folds).to(fold.device))
+        for stage in stages:
+            train(stage)
+        copy.to(fold.device)
+        z = torch.where(fold == number, logits(copy, source, cells), z)
+    for replica in range(space.replicas):
+        network.fit(replica, cells, z[replica], fold[replica])
+    estimator.stepped("calibration")
+
+
+def check_schedule(estimator: Estimator, debiasing: Sequence[StageModule], folds: int) -> None:
+    """Refuse what cannot be calibrated after a stage of its own.
+
+    Args:
+        estimator: The networks.
+        debiasing: Stages that train the prediction.
+        folds: Parts of D.
+
+    Raises:
+        InputError: If the propensity is learned beside the prediction, is made of weights, or the
+            number of folds is no number of at least 2.
+    """
+    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
+        raise InputError(f"propensity.folds must be a whole number of at least 2, got {folds!r}.")
+    calibration = estimator.networks["calibration"]
+    assert isinstance(calibration, Calibration)
+    roles = _behind(estimator, calibration)
+    beside = any(
+        learner.network in roles and learner.optimizer is not None
+        for stage in debiasing
+        for learner in stage.learners.values()
+    )
+    if beside or hasattr(estimator.weighting, "propensity"):
+        raise InputError(
+            "propensity.calibrate corrects a propensity that is learned before the prediction, and "
+            "that of this estimator is learned beside it; choose another propensity=, such as upo "
+            "or additive, or set propensity.calibrate=none."
+        )
+
+
+def _behind(estimator: Estimator, network: Derived) -> set[str]:
+    """Roles that a network is derived from, in the end."""
+    roles: set[str] = set()
+    for role in network.sources:
+        roles.add(role)
+        source = estimator.network(role)
+        if isinstance(source, Derived):
+            roles |= _behind(estimator, source)
+    return roles
