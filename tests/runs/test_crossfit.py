@@ -78,7 +78,7 @@ def test_calibrated_propensities_sum_to_the_log_and_keep_their_order(kind):
     result = run("estimator=ips", *words, *few)
     p, pairs = propensities(result.estimator)
     assert ((p > 0) & (p < 1)).all()
-    torch.testing.assert_close(p.sum(1), pairs.o.double().sum(1), rtol=0.05, atol=0)
+    torch.testing.assert_close(p.sum(1), pairs.o.double().sum(1), rtol=0.1, atol=0)
     z = result.estimator.logit("propensity", pairs).double()
     if kind == "isotonic":
         order = z.argsort(1)

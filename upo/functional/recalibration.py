@@ -16,7 +16,6 @@ POINTS = 2048  # quantiles of the logits that are told apart
 BINS = 40  # of the histogram
 LEAST_ONES = 30  # observed rows that an end block, or a bin, rests on: its rate is known to 18 %
 LEAST_ZEROS = 10  # unobserved ones likewise
-FLOOR = 0.05  # least probability, of the mean
 
 
 class Steps(NamedTuple):
@@ -80,6 +79,8 @@ def isotonic(z: Floats, o: Floats, w: Floats) -> Steps:
 def histogram(z: Floats, o: Floats, w: Floats) -> Steps:
     """Observed rates of 40 bins of equal mass, of at least 30 observed rows each.
 
+    Source: Zadrozny, Elkan, "Obtaining calibrated probability estimates", ICML 2001, section 3.2.
+
     Args:
         z: ``[N]`` logits.
         o: ``[N]`` 0 or 1, both present.
@@ -113,6 +114,5 @@ def _sums(z: Floats, o: Floats, w: Floats, points: int) -> _Sums:
 
 
 def _steps(sums: _Sums) -> Steps:
-    rate = sums.ones / sums.weight
-    least = FLOOR * sums.ones.sum() / sums.weight.sum()
-    return Steps(sums.ends, sums.logits / sums.weight, np.clip(rate, least, 1 - 1e-6))
+    rate = np.minimum(sums.ones / sums.weight, 1 - 1e-6)
+    return Steps(sums.ends, sums.logits / sums.weight, rate)
