@@ -155,7 +155,8 @@ class Experiment:
         space = PairSpace.of(data, self.seeds, self.protocol.holdout)
         estimator, modules = self._built(self.config.estimator, space, mar)
         deadline = None if self.limit is None else time.monotonic() + self.limit
-        first, then = ([m for m in modules if _debiases(m) is kind] for kind in (False, True))
+        debiasing = next(n for n, m in enumerate(modules) if isinstance(m, DebiasingModule))
+        first, then = modules[:debiasing], modules[debiasing:]
         if "calibration" in estimator.networks:
             check_schedule(estimator, then, self.config.propensity.folds)
         with freed_memory_kept():
@@ -305,7 +306,3 @@ class Experiment:
     def _complete(module: StageModule, selection: ReplicaSelection, history: History) -> bool:
         last = history.epochs[-1]
         return last + 1 >= module.plan.epochs or selection.exhausted(last)
-
-
-def _debiases(module: StageModule) -> bool:
-    return isinstance(module, DebiasingModule)
