@@ -11,8 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # of glibc's malloc.h
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
-_DEFAULTS = {_TRIM_THRESHOLD: 128 * 1024, _TOP_PAD: 128 * 1024, _MMAP_MAX: 65536}
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
+# Left alone, glibc raises both thresholds as it sees blocks freed; the first call of mallopt ends
+# that for good. So what it would have come to is set: its defaults would be slower than before.
+_AFTER = {
+    _TRIM_THRESHOLD: 64 * 2**20,
+    _TOP_PAD: 128 * 2**10,
+    _MMAP_THRESHOLD: 32 * 2**20,
+    _MMAP_MAX: 65536,
+}
 _KEEP = {_TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 * 2**20, _MMAP_MAX: 0}
 
 
@@ -44,6 +51,6 @@ def freed_memory_kept() -> Iterator[bool]:
     try:
         yield all(taken)
     finally:
-        for option, value in _DEFAULTS.items():
+        for option, value in _AFTER.items():
             library.mallopt(option, value)
         library.malloc_trim(0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning as L  # noqa: N812
 import torch
 from hydra.utils import instantiate
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, open_dict
 from torch import Tensor
@@ -41,6 +42,7 @@ from upo.training.trainer import (
     fit,
     make_trainer,
     settle,
+    settle_module,
     switch,
 )
 
@@ -182,10 +184,11 @@ class Experiment:
                 diagnosis = found[0]
                 for each in found:
                     values |= each.columns
+        host = torch.device("cpu")
         return RunResult(
-            estimator=estimator,
-            metrics={name: value.cpu() for name, value in values.items()},
-            diagnosis=diagnosis,
+            estimator=estimator.to(host),
+            metrics=move_data_to_device(values, host),
+            diagnosis=move_data_to_device(diagnosis, host),
             stages=stages,
             seeds=self.seeds,
             seconds=seconds + sum(stage.seconds for stage in stages),
@@ -254,32 +257,33 @@ class Experiment:
         if self.progress:
             callbacks.append(StageProgress())
         checkpoint = None
-        done = False
         # a trial is never finished
         if kept and self.folder is not None and not self.trial_steps:
             path = self._checkpoint(module)
             checkpoint = StageCheckpoint(path, selection, history, stopwatch)
             callbacks.append(checkpoint)
-            if self.config.resume:
-                done = checkpoint.resume(module)
-        epochs = 0 if done else module.plan.epochs - module.first_epoch
-        if self.trial_steps:
-            epochs, module.steps_per_epoch = 1, min(module.steps_per_epoch, self.trial_steps)
-        if selection.exhausted(module.first_epoch - 1):
-            epochs = 0
         limit = None
         if deadline is not None:
             limit = TimeLimit(deadline)
             callbacks.append(limit)  # after the checkpoint
         trainer = make_trainer(
             self.config.trainer,
-            max_epochs=epochs,
             callbacks=callbacks,
             logger=list(loggers) or False,
             enable_checkpointing=False,
             enable_progress_bar=self.progress,
         )
-        fit(trainer, module)  # with no epoch left, only moves everything to its device
+        settle_module(trainer, module)  # first: what is resumed lands where the parameters are
+        done = False
+        if checkpoint is not None and self.config.resume:
+            done = checkpoint.resume(module)
+        epochs = 0 if done else module.plan.epochs - module.first_epoch
+        if self.trial_steps:
+            epochs, module.steps_per_epoch = 1, min(module.steps_per_epoch, self.trial_steps)
+        if selection.exhausted(module.first_epoch - 1):
+            epochs = 0
+        trainer.fit_loop.max_epochs = epochs
+        fit(trainer, module)
         if limit is not None and limit.reached and not self._complete(module, selection, history):
             raise UnfinishedError(
                 f"trainer.max_time={self.config.trainer.max_time} was over after epoch "
@@ -295,8 +299,8 @@ class Experiment:
         return StageResult(
             name=module.stage,
             history=history,
-            best_epoch=selection.best_epoch,
-            best=selection.best,
+            best_epoch=None if selection.best_epoch is None else selection.best_epoch.cpu(),
+            best=None if selection.best is None else selection.best.cpu(),
             monitor=module.monitor,
             steps_per_epoch=module.steps_per_epoch,
             seconds=stopwatch.seconds,

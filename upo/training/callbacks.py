@@ -90,12 +90,13 @@ class ReplicaSelection(Callback):
 @torch.no_grad()
 def _copy_replicas(networks: nn.ModuleDict, into: dict[str, Tensor], mask: Tensor) -> None:
     """Copy the parameters of the replicas in ``mask`` ([R] bool)."""
-    if not bool(mask.any()):
+    which = torch.nonzero(mask).flatten()  # once: each time would wait for the device
+    if not len(which):
         return
     replicas = len(mask)
     for name, value in networks.state_dict().items():
         live, kept = value.reshape(replicas, -1), into[name].view(replicas, -1)
-        kept[mask] = live[mask]
+        kept.index_copy_(0, which, live.index_select(0, which))
 
 
 class History(Callback):

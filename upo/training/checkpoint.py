@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L  # noqa: N812
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback
 
 from upo.core.archive import ArchiveError, read_archive
@@ -89,7 +90,7 @@ class StageCheckpoint(Callback):
             "selection": self.selection.state_dict(),
             "history": self.history.state_dict(),
         }
-        save_atomically(content, self.path)
+        save_atomically(move_data_to_device(content, torch.device("cpu")), self.path)
 
     def resume(self, module: StageModule) -> bool:
         """Take up a killed run, if there is a checkpoint.
@@ -138,7 +139,7 @@ class StageCheckpoint(Callback):
             if optimizer is not None:
                 groups = optimizer.state_dict()["param_groups"]
                 optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self.selection.load_state_dict(content["selection"])
+        self.selection.load_state_dict(move_data_to_device(content["selection"], module.device))
         self.history.load_state_dict(content["history"])
         module.first_epoch = content["next_epoch"]
         self.stopwatch.seconds = float(content["seconds"])

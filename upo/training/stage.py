@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from typing import Self
 
 import lightning as L  # noqa: N812
 import torch
@@ -92,6 +93,10 @@ class StageModule(L.LightningModule):
     def epoch(self) -> int:
         """Current epoch of the stage, counted from 0 whether or not the run was resumed."""
         return self.first_epoch + self.current_epoch
+
+    def cpu(self) -> Self:
+        """Stay: Lightning ends each stage so, but the next one and the measurement run there."""
+        return self
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """The learners' optimisers, each of which steps its own player."""

@@ -141,6 +141,15 @@ class TimeLimit(Callback):
             trainer.should_stop = True
 
 
+def settle_module(trainer: L.Trainer, module: L.LightningModule) -> None:
+    """Bring a stage where it will train and to its precision, as ``fit`` would later.
+
+    What is then read from a checkpoint lands beside the parameters, in their precision.
+    """
+    trainer.precision_plugin.convert_module(module)
+    module.to(trainer.strategy.root_device)
+
+
 def fit(trainer: L.Trainer, module: L.LightningModule) -> None:
     """``trainer.fit``, out of which interrupts come as they went in.
 
