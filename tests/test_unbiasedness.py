@@ -80,7 +80,7 @@ ROWS = sorted(path.stem for path in (CONF / "estimator").glob("*.yaml"))
 UNBIASED = {"InversePropensity", "DoublyRobust"}  # objectives that claim it at known propensities
 CLAIM = {"ips", "asips", "ips_v2", "kbips", "akbips", "upo_ips", "dr", "dr_jl", "mrdr_jl"}
 CLAIM |= {"dr_bias", "dr_mse", "dr_v2", "dr_gpl", "umvue_dr", "cbpl", "tdr", "tdr_jl", "kbdr"}
-CLAIM |= {"akbdr", "dce_dr", "dce_tdr", "upo_dr"}
+CLAIM |= {"akbdr", "dce_dr", "dce_tdr", "upo_dr", "mrdr_gpl", "user_item_dr"}
 
 
 def composed(row):

@@ -31,7 +31,7 @@ class ImputationLearner(GradientLearner):
     Args:
         estimator: The networks.
         optimizer: Partial optimiser.
-        omega: Weight function of the clipped propensity.
+        omega: Weight function of the clipped propensity; None weighs all rows alike.
         network: Role of the trained network.
         output: Role whose imputed error is fitted, where it is derived from the trained network;
             by default the trained network's own.
@@ -53,7 +53,7 @@ class ImputationLearner(GradientLearner):
         estimator: Estimator,
         *,
         optimizer: Optimizer,
-        omega: Callable[[Tensor], Tensor],
+        omega: Callable[[Tensor], Tensor] | None,
         network: str = "imputation",
         output: str | None = None,
         penalties: dict[str, RowPenalty] | None = None,
@@ -106,6 +106,8 @@ class ImputationLearner(GradientLearner):
 
     def weight(self, rows: ObservedPairs) -> Tensor:  # [R, B]
         """Weight of each row."""
+        if self.omega is None:
+            return torch.ones_like(rows.labels)
         return self.omega(self.estimator.p_hat(rows))
 
 
