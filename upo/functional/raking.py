@@ -6,6 +6,8 @@ from torch import Tensor
 from upo.core.distributed import sum_across_ranks
 from upo.errors import InputError
 
+LARGEST = 60.0  # exponent; sums of as many rows as there may be stay finite in float32
+
 
 def margin_sums(value: Tensor, index: Tensor, size: int) -> Tensor:  # [R, N] x 2 -> [R, size]
     """Sums of a value by user or item, over all ranks.
@@ -81,7 +83,7 @@ def rake(
     for _ in range(sweeps):
         for one, other in (sides, sides[::-1]):
             index, odds, term, rows = one
-            rest = (-logit - other[2].gather(1, other[0])).exp()
+            rest = (-logit - other[2].gather(1, other[0])).clamp(max=LARGEST).exp()
             sums = margin_sums(rest, index, term.shape[1])
             reachable = (rows > 0) & (odds > 0)
             term.copy_(torch.where(reachable, sums.clamp(min=1e-30).log() - odds.log(), 0.0))

@@ -10,6 +10,8 @@ from upo.models.estimator import Estimator
 from upo.models.raking import RakedPropensity
 from upo.pairs import Batch
 
+LOGIT = 30.0  # in absolute value: squares of weights stay finite in float32
+
 
 class Raking(Learner):
     """Sets the terms of a ``RakedPropensity`` at the start of a stage; learns nothing afterwards.
@@ -54,7 +56,7 @@ class Raking(Learner):
             none = space.keys.new_zeros(space.replicas, 0)
             blocks = [(none, none, self.raked.user[:, :0])]
         users, items, logit = (torch.cat(parts, dim=-1) for parts in zip(*blocks, strict=True))
-        weight = 1.0 + (-logit).exp()
+        weight = 1.0 + (-logit).clamp(max=LOGIT).exp()
         totals = []
         for index, size in ((users, space.n_users), (items, space.n_items)):
             cells = space.n_pairs / size

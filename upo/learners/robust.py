@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from upo.core.distributed import gather_rows, rank
+from upo.core.distributed import gather_rows, rank, world_size
 from upo.errors import InputError
 from upo.functional.prediction import dr_loss, ips_loss
 from upo.functional.sensitivity import weight_band, worst_weights
@@ -20,6 +20,8 @@ class RobustInversePropensity:
     Raises:
         InputError: If it is below 1.
     """
+
+    replayable = True
 
     def __init__(self, *, gamma: float = 1.5) -> None:
         if not 1 <= gamma < float("inf"):
@@ -40,12 +42,16 @@ class RobustInversePropensity:
         every, gains = gather_rows(p_hat), gather_rows(gain)
         low, high = weight_band(every, self.gamma)
         weight = worst_weights(gains, low, high, (1.0 / every).sum(-1))
+        if world_size() == 1:
+            return 1.0 / weight
         mine = gather_rows(torch.full_like(p_hat[:1], rank()))[0] == rank()
         return 1.0 / weight[:, mine]
 
 
 class RobustDoublyRobust(RobustInversePropensity):
     """RD-DR: DR under the weights of the band that are worst for what imputation leaves."""
+
+    replayable = True
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``, with the graph to the prediction."""
