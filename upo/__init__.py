@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from upo.audit import audit  # type: ignore[no-redef, unused-ignore]  # also a module
     from upo.counterfactual import evaluate
     from upo.errors import (
+        FailedSeedsWarning,
         InputError,
         UnseenIdsWarning,
         UselessModelWarning,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"  # the package's, too: pyproject.toml reads it here
 __all__ = [
+    "FailedSeedsWarning",
     "Fitted",
     "InputError",
     "NotFittedError",
@@ -35,6 +37,7 @@ __all__ = [
     "metrics",
 ]
 _HOMES = {
+    "FailedSeedsWarning": "upo.errors",
     "Fitted": "upo.fitted",
     "InputError": "upo.errors",
     "NotFittedError": "upo.fitted",

@@ -10,7 +10,7 @@ from upo.core.seeds import parse_seeds
 from upo.data.datamodule import InMemoryDataModule
 from upo.data.frames import Columns, rating_data_from_frames
 from upo.data.interactions import LabelRule
-from upo.errors import InputError, UselessModelWarning, UselessWeightsWarning
+from upo.errors import FailedSeedsWarning, InputError, UselessModelWarning, UselessWeightsWarning
 from upo.fitted import Fitted, load
 from upo.fitted.settings import as_library, composed_run, flat, plain, resolved
 from upo.metrics.names import DIAGNOSED, WORTH, measured_on_test
@@ -18,7 +18,7 @@ from upo.runs.auto import chosen
 from upo.runs.config import check
 from upo.runs.experiment import Experiment
 from upo.runs.folder import result_rows
-from upo.runs.remarks import useless_model, useless_weights
+from upo.runs.remarks import failures_said, useless_model, useless_weights
 from upo.runs.results import FIXED, LAST
 from upo.tables.ids import check_columns
 
@@ -68,6 +68,7 @@ def fit(
         InputError: If the data or a setting is wrong; the message says what and how to fix it.
 
     Warns:
+        FailedSeedsWarning: If the replicas of some seeds diverged; the model is that of the others.
         UselessModelWarning: If the model of a seed is not better than the constant prediction by
             two standard errors, in log-loss on the validation rows.
         UselessWeightsWarning: If most rows of the log lie at the clip, or have one propensity.
@@ -113,6 +114,7 @@ def fit(
     names = [*FIXED, *measured_on_test(dataset.k), *WORTH, *DIAGNOSED, *LAST]
     rows = result_rows(result, experiment)
     for text, kind in (
+        (failures_said(result.failures, len(rows)), FailedSeedsWarning),
         (useless_model(rows), UselessModelWarning),
         (useless_weights(rows), UselessWeightsWarning),
     ):

@@ -42,6 +42,10 @@ class UnfinishedError(RuntimeError):
     """
 
 
+class FailedSeedsWarning(UserWarning):
+    """Replicas of some seeds diverged: the model consists of the others."""
+
+
 class UselessModelWarning(UserWarning):
     """The model predicts no better than a constant, by two standard errors on validation rows."""
 

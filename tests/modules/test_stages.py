@@ -137,21 +137,27 @@ class Diverging(Learner):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_divergence_names_stage_step_and_replica(value):
     estimator = make_estimator(make_space([4, 0, 9]))
-    learners = {"prediction": Diverging(estimator, value, at=17, replica=2)}
+    learners = {
+        f"p{replica}": Diverging(estimator, value, at=at, replica=replica)
+        for replica, at in ((2, 17), (0, 25), (1, 26))
+    }
     plan = StagePlan(epochs=1, observed_batch=8, steps=30)
     module = StageModule(estimator, learners, plan, "debias")
     module.training_step((0, 10), 0)
-    with pytest.raises(DivergenceError) as raised:
-        module.training_step((10, 10), 1)
+    module.training_step((10, 10), 1)  # two are left
+    assert list(module.failures) == [2]
+    sentence = module.failures[2]
+    with pytest.raises(DivergenceError, match="so did all 3 replicas"):
+        module.training_step((20, 10), 2)
     for part in (
-        "debias/train/prediction_loss",
+        "debias/train/p2_loss",
         str(value),
         "'debias'",
         "step 17",
         "replica 2",
         "seed 9",
     ):
-        assert part in str(raised.value)
+        assert part in sentence
 
 
 @pytest.mark.parametrize("name", ["naive", "upo_dr"])
@@ -159,7 +165,7 @@ def test_a_rate_that_diverges_ends_in_one_sentence(name):
     config = composed(name, "estimator.learners.prediction.optimizer.lr=1e30")
     _, modules = build(config, [4, 1])
     with pytest.raises(
-        DivergenceError, match=r"stage 'debias' at step \d+ of replica 0 \(seed 4\)"
+        DivergenceError, match=r"stage 'debias' a.* step \d+ of replica 0 \(seed 4\)"
     ):
         fit(config, modules[-1])
 

@@ -1,6 +1,7 @@
 """Adam whose learning rate and weight decay may differ between the replicas of a stack."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,23 +12,59 @@ from upo.errors import InputError
 
 Hyper = float | Tensor | list[float]
 
+LANES, FEWEST = 16, 8  # most and fewest elements that a processor's kernel takes at a time
 
-def per_replica(value: Hyper, replicas: int, name: str) -> float | Tensor:
-    """A float when all replicas agree, else a float32 ``[R]`` tensor.
+_kept: list[tuple[list[int], int]] = []  # replicas of the stack that is being built, of how many
+
+
+@contextmanager
+def part_of_stack(members: Sequence[int], total: int) -> Iterator[None]:
+    """Within the block, what is built is for some replicas of a larger stack.
+
+    Args:
+        members: Their numbers there.
+        total: Replicas of that stack; a setting with one value for each is read as theirs.
+    """
+    _kept.append((list(members), total))
+    try:
+        yield
+    finally:
+        _kept.pop()
+
+
+def of_members(value: Hyper) -> Hyper:
+    """A setting as it is, or the values of the replicas that are being built for.
+
+    >>> with part_of_stack([0, 2], total=3):
+    ...     of_members([1.0, 2.0, 3.0]), of_members(0.5)
+    ([1.0, 3.0], 0.5)
+    """
+    if isinstance(value, int | float) or not _kept or len(value) != _kept[-1][1]:
+        return value
+    return [float(value[member]) for member in _kept[-1][0]]
+
+
+def per_replica(
+    value: Hyper, replicas: int, name: str, dtype: torch.dtype = torch.float32
+) -> float | Tensor:
+    """A float when all replicas agree, else a ``[R]`` tensor, float32 unless asked otherwise.
 
     Raises:
         InputError: If a list is neither of length 1 nor of length ``replicas``.
     """
     if isinstance(value, int | float):
         return float(value)
-    values = [float(number) for number in value]
+    chosen = of_members(value)
+    values = [float(chosen)] if isinstance(chosen, int | float) else [float(x) for x in chosen]
     if len(values) not in (1, replicas):
         raise InputError(
             f"{name} has {len(values)} values for {replicas} replicas; "
             "give one value, or one for each replica."
         )
     # compared as numbers, which waits for no device
-    return values[0] if values.count(values[0]) == len(values) else torch.tensor(values)
+    return (
+        values[0] if values.count(values[0]) == len(values) else torch.tensor(values, dtype=dtype)
+    )
 
 
 class ReplicaAdam(torch.optim.Adam):
@@ -62,7 +99,7 @@ class ReplicaAdam(torch.optim.Adam):
         eps: float = 1e-8,
     ) -> None:
         self.replicas = replicas
-        self.rate = per_replica(lr, replicas, "lr")
+        self.rate = per_replica(lr, replicas, "lr", torch.float64)  # as precise as a number
         self.decay = per_replica(weight_decay, replicas, "weight_decay")
         self.corrected: tuple[Tensor, Tensor] | None = None  # of the step that is traced
         rates, decays = torch.as_tensor(self.rate), torch.as_tensor(self.decay)
@@ -145,12 +182,26 @@ class ReplicaAdam(torch.optim.Adam):
     ) -> None:
         """Move parameters, given with their gradients and moments, all replica-major."""
         if isinstance(self.rate, float) and isinstance(decay, float):
+            if lists[0][0].device.type == "cpu":
+                counts = [c for p, c in zip(lists[0], counts, strict=True) for _ in self._parts(p)]
+                lists = [[part for x in tensors for part in self._parts(x)] for tensors in lists]
             self._kernel(group, lists, counts, group["lr"], decay)
             return
         parts = [[x.view(self.replicas, -1).unbind(0) for x in tensors] for tensors in lists]
         for r, values in enumerate(zip(self._each(self.rate), self._each(decay), strict=True)):
             part = [[x[r] for x in tensors] for tensors in parts]
             self._kernel(group, part, counts, *values)
+
+    def _parts(self, x: Tensor) -> Sequence[Tensor]:
+        """A tensor, cut where the CPU's kernel would round some replicas as it does no others.
+
+        It takes elements many at a time, and those that are left over one by one, with other
+        roundings. Which are left over must not depend on how many replicas there are.
+        """
+        size = x.numel() // self.replicas
+        if self.replicas == 1 or size % LANES == 0:
+            return [x]
+        return torch.split(x.view(self.replicas, size), max(1, (FEWEST - 1) // size))
 
     @property
     def _alike(self) -> bool:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from upo.core.budget import Budget
+from upo.core.optim import part_of_stack
 from upo.core.yaml_files import followed, read_yaml
 from upo.data.datamodule import RatingDataModule
 from upo.data.rating_data import RatingData
@@ -28,6 +29,7 @@ from upo.runs.config import scheduled
 from upo.tables.frames import first_line
 from upo.tables.numbering import Ids
 from upo.training.checkpoint import load_checked
+from upo.training.stack import part_of_state
 
 REMEDY = "trusted=true"
 PAIRS = 10**9  # users x items of a simulated world that a folder may ask for
@@ -78,12 +80,16 @@ def load_model(folder: Path, *, log: Path | None = None, trusted: bool = False) 
                 protocol = build("protocol", config["protocol"])
                 data = datamodule.data
         user_ids, item_ids = _ids(data, folder)
-        space = PairSpace.of(data, seeds, protocol.holdout)
-        if trusted:
-            estimator = build_estimator(config["estimator"], space)
-            estimator.load_state_dict(networks)
-        else:
-            estimator = stranger(config["estimator"], space, networks, path, REMEDY)
+        kept = [r for r in range(len(seeds)) if r not in dict(state.get("failures") or {})]
+        if len(kept) < len(seeds):  # the others diverged
+            networks = part_of_state(networks, kept, len(seeds))
+        space = PairSpace.of(data, [seeds[r] for r in kept], protocol.holdout)
+        with part_of_stack(kept, len(seeds)):
+            if trusted:
+                estimator = build_estimator(config["estimator"], space)
+                estimator.load_state_dict(networks)
+            else:
+                estimator = stranger(config["estimator"], space, networks, path, REMEDY)
     except ForeignPartError as error:
         where = folder / ".hydra" / "config.yaml"
         raise InputError(f"{where} {error}; if you trust the folder, {REMEDY}.") from error

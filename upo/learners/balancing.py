@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import batch_mean
-from upo.core.optim import Hyper, per_replica
+from upo.core.optim import Hyper, of_members, per_replica
 from upo.errors import InputError
 from upo.functional.balancing import bmse_loss
 from upo.functional.propensity import clip_propensity
@@ -40,7 +40,7 @@ class Strength:
     def __init__(self, value: Hyper, name: str) -> None:
         if not bool((torch.as_tensor(value) >= 0).all()):
             raise InputError(f"{name} must be at least 0, got {value}; try 1.")
-        self.value, self.name = value, name
+        self.value, self.name = of_members(value), name
 
     def __call__(self, term: Tensor) -> Tensor:  # [R] -> [R]
         """The term times the factor."""

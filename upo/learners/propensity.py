@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import batch_mean
-from upo.core.optim import Hyper, per_replica
+from upo.core.optim import Hyper, of_members, per_replica
 from upo.errors import InputError
 from upo.functional.propensity import binned_upo_loss
 from upo.learners.base import GradientLearner, Logs, Optimizer
@@ -38,7 +38,7 @@ class UPOPenalty:
     def __init__(self, *, beta: Hyper = 1.0) -> None:
         if not bool((torch.as_tensor(beta) >= 0).all()):
             raise InputError(f"beta must be at least 0, got {beta}; try 1.")
-        self.beta = beta
+        self.beta = of_members(beta)
 
     def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
         """The penalty ``[R]``."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import batch_sum
-from upo.core.optim import Hyper, per_replica
+from upo.core.optim import Hyper, of_members, per_replica
 from upo.errors import InputError
 from upo.functional.calibration import looked_ahead, public_soft_ece, soft_bins, soft_ece
 from upo.models.derived import Mixture
@@ -38,7 +38,7 @@ class _SoftECE:
             raise InputError(f"strength of the soft ECE must be at least 0, got {strength}.")
         if num_bins < 1 or not span > 0:
             raise InputError(f"Soft bins need num_bins >= 1, span > 0; got {num_bins}, {span}.")
-        self.strength, self.num_bins, self.span = strength, num_bins, span
+        self.strength, self.num_bins, self.span = of_members(strength), num_bins, span
         self.public = dece == "public"
 
     def bins(self, logit: Tensor, middle: float) -> Tensor:  # [R, B] -> [R, B, M]

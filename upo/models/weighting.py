@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from upo.core.optim import Hyper, per_replica
+from upo.core.optim import Hyper, of_members, per_replica
 from upo.errors import InputError
 from upo.functional.propensity import clip_propensity, lower_clip
 from upo.models.estimator import Estimator
@@ -40,7 +40,7 @@ class ClippedPropensity:
                 f"estimator.weighting.p_min must lie in [0, 1] with relative=false, got {p_min}; "
                 "try 0.05, or relative=true for a multiple of the density."
             )
-        self.p_min, self.relative, self.network = p_min, relative, network
+        self.p_min, self.relative, self.network = of_members(p_min), relative, network
 
     def p_hat(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         """Clipped propensities ``[R, B]``."""

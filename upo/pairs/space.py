@@ -7,6 +7,7 @@ split is a keyed permutation, not a list.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -131,6 +132,12 @@ class PairSpace(nn.Module):
         self.n_held_cells = last - first
         self.n_train_cells = self.n_pairs - self.n_held_cells
         self._first_cell = last % self.n_pairs  # training cells begin behind them
+
+    def part(self, positions: list[int]) -> PairSpace:
+        """The same space for some of its replicas; what is not theirs alone is shared."""
+        part = copy.copy(self)
+        part._buffers = self._buffers | {"seeds": self.seeds[positions]}
+        return part
 
     @property
     def replicas(self) -> int:

@@ -13,7 +13,7 @@ from upo.core.archive import ArchiveError, regular
 from upo.core.yaml_files import YamlError, read_yaml
 from upo.errors import InputError
 from upo.metrics.names import DEFINITIONS, DIAGNOSED
-from upo.runs.results import FIXED, LAST
+from upo.runs.results import FIXED, LAST, seed_failed
 
 BYTES = 2**24  # of a results.csv; one of a thousand seeds has a few hundred thousand
 DIAGNOSTICS = "diagnostics"  # column: the definition of the four diagnostics
@@ -103,12 +103,18 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     for line, row in enumerate(raw, start=2):
         if None in row or None in row.values():
             raise _damaged(path, f"line {line} has another number of fields than the header")
-        values: dict[str, Any] = {DIAGNOSTICS: DEFAULT_DIAGNOSTICS}
-        for name, text in row.items():
-            values[name] = text if name in TEXT else _number(text, path, line, name)
+        values: dict[str, Any] = {
+            name: text if name in TEXT else _number(text, path, line, name)
+            for name, text in row.items()
+        }
+        if seed_failed({k: v for k, v in values.items() if k != DIAGNOSTICS}) and len(raw) > 1:
+            continue  # its replica diverged; the table's count of seeds is of the others
+        values = {DIAGNOSTICS: DEFAULT_DIAGNOSTICS} | values
         values["seconds_per_seed"] = values["train_seconds"] / seeds[row["estimator"]]
         values["run"] = str(path.parent)
         rows += _by_definition(values)
+    if not rows:
+        raise _damaged(path, "every seed failed")
     return rows
 
 

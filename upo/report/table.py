@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 from upo.metrics.names import DIAGNOSED
-from upo.runs.results import Row, spread
+from upo.runs.results import Row, seed_failed, spread
 
 Cell = tuple[float, float]
 
@@ -63,14 +63,14 @@ def markdown(
     for name, rows in runs.items():
         cells = [name]
         for key, column in columns.items():
-            value = spread([float(row[column]) for row in rows])
+            value = spread([float(row[column]) for row in rows if not seed_failed(row)])
             cells.append(f"{value['mean']:.4f} +- {value['sd']:.4f}")
             low, high = value["mean"] - value["ci95"], value["mean"] + value["ci95"]
             cells.append(f"{low:.4f}..{high:.4f}")
             known = paper.get(name, {}).get(key)
             cells.append("" if known is None else f"{known[0]:.3f}")
         for column in diagnostics:
-            mean = spread([float(row[column]) for row in rows])["mean"]
+            mean = spread([float(row[column]) for row in rows if not seed_failed(row)])["mean"]
             cells.append("" if mean != mean else f"{mean:.3g}")
         cells.append(f"{int(rows[0]['parameters']):,}")
         cells.append(f"{float(rows[0]['train_seconds']) / len(rows):.2f}")

@@ -1,12 +1,13 @@
 """From a composed configuration to networks, learners and stages."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from upo.core.optim import part_of_stack
 from upo.errors import InputError
 from upo.evaluation.protocols import Protocol
 from upo.learners.base import Learner
@@ -16,6 +17,7 @@ from upo.models.imputation import PseudoLabel
 from upo.pairs import PairSpace
 from upo.training.debiasing import DebiasingModule
 from upo.training.propensity import PropensityModule
+from upo.training.stack import part_of_state
 from upo.training.stage import StageModule, StagePlan
 
 MODULES: dict[str, Callable[..., StageModule]] = {
@@ -90,24 +92,54 @@ def build_stage(
         raise InputError(
             f"estimator.stages.{name}.module must be one of {list(MODULES)}, got {module!r}."
         )
-    learners: dict[str, Learner] = {}
-    for player in players:
-        if player not in config.learners:
-            raise InputError(
-                f"estimator.stages.{name} names learner {player!r}; estimator.learners defines "
-                f"{list(config.learners)}."
-            )
-        learners[player] = build_learner(config.learners[player], estimator)
+
+    def rebuild(members: Sequence[int]) -> tuple[Estimator, dict[str, Learner]]:
+        space = estimator.space
+        with part_of_stack(members, space.replicas):
+            part = build_estimator(config, space.part(list(members)).cpu())
+            return part, _learners(name, players, config, part)
+
     stage: dict[str, Any] = {
         "estimator": estimator,
-        "learners": learners,
+        "learners": _learners(name, players, config, estimator),
         "plan": StagePlan(**settings),
         "name": name,
+        "rebuild": rebuild,
         **running,
     }
     if module == "debiasing":
         stage["protocol"] = protocol
     return MODULES[module](**stage)
+
+
+def _learners(
+    stage: str, players: Sequence[str], config: DictConfig, estimator: Estimator
+) -> dict[str, Learner]:
+    """The learners of a stage by name, in playing order."""
+    learners: dict[str, Learner] = {}
+    for player in players:
+        if player not in config.learners:
+            raise InputError(
+                f"estimator.stages.{stage} names learner {player!r}; estimator.learners defines "
+                f"{list(config.learners)}."
+            )
+        learners[player] = build_learner(config.learners[player], estimator)
+    return learners
+
+
+def part_of(estimator: Estimator, config: DictConfig, members: Sequence[int]) -> Estimator:
+    """Some replicas of an estimator as an estimator of their own.
+
+    Args:
+        estimator: All of them.
+        config: ``cfg.estimator``.
+        members: Replicas by number, in order; at least one.
+    """
+    space = estimator.space
+    with part_of_stack(members, space.replicas):
+        part = build_estimator(config, space.part(list(members)).cpu())
+    part.load_state_dict(part_of_state(estimator.state_dict(), members, space.replicas))
+    return part.to(space.keys.device).train(estimator.training)
 
 
 def build_learner(node: DictConfig, estimator: Estimator) -> Learner:

@@ -6,6 +6,7 @@ the protocol judges them as it judges epochs, and the run goes on with the best 
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -100,7 +101,8 @@ def _try(experiment: Experiment) -> Choice:
     if stage.best is None:
         raise InputError("auto=true needs a last stage that selects; leave it out.")
     values = [float(value) for value in stage.best]
-    best = min(range(len(values)), key=values.__getitem__)
+    finite = [n for n, value in enumerate(values) if not math.isnan(value)]  # others diverged
+    best = min(finite, key=values.__getitem__)
     return Choice(tried, values, best, stage.monitor, round(result.seconds, 3))
 
 

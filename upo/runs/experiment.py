@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from upo.evaluation.overlap import weight_columns
 from upo.evaluation.protocols import Protocol
 from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
-from upo.runs.assembly import build_estimator, build_stage
+from upo.runs.assembly import build_estimator, build_stage, part_of
 from upo.runs.config import check, scheduled
 from upo.runs.crossfit import calibrate, check_schedule
 from upo.training.callbacks import History, ReplicaSelection, StageProgress
@@ -54,7 +54,7 @@ class StageResult:
     name: str
     history: History
     best_epoch: Tensor | None  # [R]
-    best: Tensor | None  # [R] selection value there, lower is better
+    best: Tensor | None  # [R] selection value there, lower is better; NaN where it failed
     monitor: str
     steps_per_epoch: int
     seconds: float
@@ -65,11 +65,12 @@ class RunResult:
     """A finished run, before anything is written.
 
     Attributes:
-        estimator: Trained networks, each replica at its selected epoch.
-        metrics: Name -> ``[R]`` float64.
+        estimator: Trained networks, each replica at its selected epoch; failed ones are left out.
+        metrics: Name -> ``[R]`` float64, NaN where a replica failed.
         diagnosis: What was found over D; None without a propensity.
         stages: In the order in which they ran.
-        seeds: One for each replica.
+        seeds: One for each replica, failed ones included.
+        failures: Number of a replica -> what became of it, of those that diverged.
     """
 
     estimator: Estimator
@@ -78,6 +79,7 @@ class RunResult:
     stages: list[StageResult]
     seeds: list[int]
     seconds: float
+    failures: dict[int, str]
 
 
 class Experiment:
@@ -161,11 +163,16 @@ class Experiment:
         first, then = modules[:debiasing], modules[debiasing:]
         if "calibration" in estimator.networks:
             check_schedule(estimator, then, self.config.propensity.folds)
+        failures: dict[int, str] = {}
         with freed_memory_kept():
-            stages = [self._fit(module, loggers, deadline) for module in first]
-            seconds = self._calibrate(estimator, then, mar, deadline)
-            stages += [self._fit(module, loggers, deadline) for module in then]
+            stages = [self._fit(module, loggers, deadline, failures) for module in first]
+            seconds = self._calibrate(estimator, then, mar, deadline, failures)
+            stages += [self._fit(module, loggers, deadline, failures) for module in then]
         estimator.eval()
+        if failures:
+            healthy = [r for r in range(len(self.seeds)) if r not in failures]
+            estimator = part_of(estimator, self.config.estimator, healthy)
+            space = estimator.space
         diagnosis = None
         with torch.no_grad():
             values = {}
@@ -187,12 +194,24 @@ class Experiment:
         host = torch.device("cpu")
         return RunResult(
             estimator=estimator.to(host),
-            metrics=move_data_to_device(values, host),
+            metrics={
+                name: self._of_all(value, failures)
+                for name, value in move_data_to_device(values, host).items()
+            },
             diagnosis=move_data_to_device(diagnosis, host),
             stages=stages,
             seeds=self.seeds,
             seconds=seconds + sum(stage.seconds for stage in stages),
+            failures=failures,
         )
+
+    def _of_all(self, value: Tensor, failures: Mapping[int, str]) -> Tensor:
+        """``[R]`` values of which there are those of the replicas that did not fail."""
+        if not failures or not value.dim():
+            return value
+        whole = value.new_full((len(self.seeds),), torch.nan)
+        whole[[r for r in range(len(whole)) if r not in failures]] = value
+        return whole
 
     def _built(
         self, config: DictConfig, space: PairSpace, mar: MarSet
@@ -212,7 +231,12 @@ class Experiment:
         return estimator, modules
 
     def _calibrate(
-        self, estimator: Estimator, then: list[StageModule], mar: MarSet, deadline: float | None
+        self,
+        estimator: Estimator,
+        then: list[StageModule],
+        mar: MarSet,
+        deadline: float | None,
+        failures: dict[int, str],
     ) -> float:
         """Fit the calibration, if there is one, unless a later checkpoint has it; its seconds."""
         if "calibration" not in estimator.networks:
@@ -235,7 +259,12 @@ class Experiment:
 
         start = time.perf_counter()
         folds = self.config.propensity.folds
-        calibrate(estimator, folds, copy, lambda m: self._fit(m, (), deadline, kept=False))
+
+
+        def fitted(module: StageModule) -> None:
+            self._fit(module, (), deadline, failures, kept=False)
+
+        calibrate(estimator, folds, copy, fitted)
         return time.perf_counter() - start
 
     def _checkpoint(self, module: StageModule) -> Path:
@@ -247,16 +276,21 @@ class Experiment:
         module: StageModule,
         loggers: Sequence[Logger],
         deadline: float | None,
+        failures: dict[int, str],
         *,
         kept: bool = True,
     ) -> StageResult:
-        """Train a stage; what is not kept has no checkpoint."""
+        """Train a stage without replicas that failed before, and add those that fail in it.
+
+        What is not kept has no checkpoint.
+        """
         history, selection = History(), ReplicaSelection(module.plan.patience)
         stopwatch = Stopwatch()
         callbacks: list[L.Callback] = [stopwatch, selection, history, EpochLogs(), OwnSignals()]
         if self.progress:
             callbacks.append(StageProgress())
         checkpoint = None
+        module.failures |= failures
         # a trial is never finished
         if kept and self.folder is not None and not self.trial_steps:
             path = self._checkpoint(module)
@@ -280,8 +314,10 @@ class Experiment:
         epochs = 0 if done else module.plan.epochs - module.first_epoch
         if self.trial_steps:
             epochs, module.steps_per_epoch = 1, min(module.steps_per_epoch, self.trial_steps)
-        if selection.exhausted(module.first_epoch - 1):
+        if selection.exhausted(module.first_epoch - 1, module.failures):
             epochs = 0
+        if epochs:
+            module.keep([m for m in module.members if m not in failures])
         trainer.fit_loop.max_epochs = epochs
         fit(trainer, module)
         if limit is not None and limit.reached and not self._complete(module, selection, history):
@@ -290,12 +326,16 @@ class Experiment:
                 f"{history.epochs[-1] + 1} of {module.plan.epochs} of stage {module.stage!r}; "
                 f"resume={self.folder} goes on from there."
             )
+        module.whole_again()
         if not done:
             selection.restore(module.estimator.networks)
             if checkpoint is not None:
                 checkpoint.write(module, done=True)
         for role in module.estimator.networks:
             module.estimator.stepped(str(role))
+        failures |= module.failures
+        if selection.best is not None:
+            selection.best[list(failures)] = torch.nan
         return StageResult(
             name=module.stage,
             history=history,
@@ -309,4 +349,4 @@ class Experiment:
     @staticmethod
     def _complete(module: StageModule, selection: ReplicaSelection, history: History) -> bool:
         last = history.epochs[-1]
-        return last + 1 >= module.plan.epochs or selection.exhausted(last)
+        return last + 1 >= module.plan.epochs or selection.exhausted(last, module.failures)

@@ -51,7 +51,8 @@ def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
     if first_process():
         _write(result, rows, experiment, folder, loggers, choice)
         if chatty:
-            say("\n" + table(rows, title=_title(rows[0]), remarks=remarks(rows)))
+            said = remarks(rows, result.failures)
+            say("\n" + table(rows, title=_title(rows[0]), remarks=said))
             say(f"Results, checkpoints and figures: {folder}")
     return rows
 
@@ -70,7 +71,7 @@ def result_rows(result: RunResult, experiment: Experiment) -> list[Row]:
         row |= {name: float(values[r]) for name, values in result.metrics.items()}
         for name in (*WORTH[-2:], *DIAGNOSED):
             row.setdefault(name, float("nan"))  # no propensity, nothing to diagnose
-        row["best_epoch"] = -1 if best is None else int(best[r])
+        row["best_epoch"] = -1 if best is None or r in result.failures else int(best[r])
         row["parameters"] = result.estimator.parameters_per_replica
         row["train_seconds"] = round(result.seconds, 3)
         rows.append(row)
@@ -92,7 +93,8 @@ def _write(
         {
             "test_selected": experiment.protocol.test_selected,
             "useless_seeds": useless_seeds(rows),
-            "warnings": remarks(rows),
+            "failed_seeds": [result.seeds[replica] for replica in sorted(result.failures)],
+            "warnings": remarks(rows, result.failures),
             "folder": folder.name,
             **({} if choice is None else {"auto": {**choice.kept, "seconds": choice.seconds}}),
             **({"fast_dev_run": experiment.trial_steps} if experiment.trial_steps else {}),

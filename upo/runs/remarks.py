@@ -1,9 +1,10 @@
 """What a run says about its own worth: sentences on its rows of results."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from upo.runs.results import Row, spread
+from upo.runs.results import Row, seed_failed, spread
+from upo.training.stack import REMEDY
 
 MOST = 0.5  # a larger share of the log at the clip is remarked on
 ALIKE = 0.9999  # effective sample size at which weights differ by 1 %
@@ -20,6 +21,7 @@ def useless_seeds(rows: Sequence[Row]) -> list[int]:
         int(row["seed"])
         for row in rows
         if "val_log_loss" in row
+        and not seed_failed(row)
         and not (
             float(row["val_constant_log_loss"]) - float(row["val_log_loss"])
             > 2 * float(row["val_gain_error"])
@@ -68,6 +70,29 @@ def useless_weights(rows: Sequence[Row]) -> str | None:
     return None
 
 
-def remarks(rows: Sequence[Row]) -> list[str]:
-    """All that is to be said, worst first."""
-    return [text for text in (useless_model(rows), useless_weights(rows)) if text is not None]
+def failures_said(failures: Mapping[int, str], replicas: int) -> str | None:
+    """A sentence if replicas diverged.
+
+    Args:
+        failures: What became of each, by number.
+        replicas: Of the run.
+    """
+    if not failures:
+        return None
+    first, *more = (failures[replica] for replica in sorted(failures))
+    others = f" ({len(more)} more failed likewise)" if more else ""
+    return (
+        f"{len(failures)} of {replicas} replicas failed, the others are as they would be alone: "
+        f"{first}{others}; {REMEDY}"
+    )
+
+
+def remarks(rows: Sequence[Row], failures: Mapping[int, str] | None = None) -> list[str]:
+    """All that is to be said, worst first.
+
+    Args:
+        rows: A row for each seed.
+        failures: What became of replicas that diverged, by number.
+    """
+    found = failures_said(failures or {}, len(rows)), useless_model(rows), useless_weights(rows)
+    return [text for text in found if text is not None]

@@ -34,6 +34,15 @@ def metric_names(row: Row) -> list[str]:
     return [name for name in row if name not in (*FIXED, *LAST)]
 
 
+def seed_failed(row: Row) -> bool:
+    """Whether nothing was measured: the replica of this seed diverged.
+
+    >>> seed_failed({"auc": math.nan}), seed_failed({"auc": 0.6, "ece": math.nan})
+    (True, False)
+    """
+    return all(math.isnan(float(row[name])) for name in metric_names(row))
+
+
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Mean, standard deviation and half-width of the 95 % t interval of the mean.
 
@@ -52,8 +61,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Spread of every measured value over the seeds."""
-    return {name: spread([float(row[name]) for row in rows]) for name in metric_names(rows[0])}
+    """Spread of every measured value over the seeds that did not fail."""
+    kept = [row for row in rows if not seed_failed(row)] or rows
+    return {name: spread([float(row[name]) for row in kept]) for name in metric_names(rows[0])}
 
 
 def write_summary(path: Path, rows: Sequence[Row], extra: Mapping[str, Any]) -> None:
@@ -107,7 +117,12 @@ def table(rows: Sequence[Row], *, title: str, remarks: Sequence[str] = ()) -> st
         where.append(f"{name:<22}{mean:>12.5g}{sd:>12}{interval:>30}{constant}")
     if last:
         lines += ["", "Diagnostics as published code scores them (table1_compat)", head, *last]
-    first = rows[0]
+    first, lost = rows[0], [row["seed"] for row in rows if seed_failed(row)]
+    if lost:
+        lines.append(
+            f"{len(lost)} of {len(rows)} seeds failed, and nothing here is of them: "
+            f"{', '.join(map(str, lost))}"
+        )
     lines.append(
         f"{len(rows)} seeds, {first['parameters']:,} parameters each, "
         f"{first['train_seconds']:.1f} s of training in all"

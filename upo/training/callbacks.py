@@ -1,5 +1,6 @@
 """Callbacks of a stage: per-replica selection of epochs, history and progress."""
 
+from collections.abc import Collection
 from typing import Any
 
 import lightning as L  # noqa: N812
@@ -35,12 +36,22 @@ class ReplicaSelection(Callback):
             module.judge()
             self._take(module, -1)
 
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Let those that have stopped or failed leave the stack, where that pays."""
+        if not isinstance(module, StageModule):
+            return
+        self._note(module, module.epoch - 1)
+        leaving = module.leaving()
+        if leaving and module.smaller_pays(len(leaving)):
+            module.keep([member for member in module.members if member not in leaving])
+
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Compare and keep."""
-        if not isinstance(module, StageModule) or module.selection is None:
+        if not isinstance(module, StageModule):
             return
         self._take(module, module.epoch)
-        if self.exhausted(module.epoch):
+        self._note(module, module.epoch)
+        if len(module.leaving()) == len(module.members):
             trainer.should_stop = True
 
     def _take(self, module: StageModule, number: int) -> None:
@@ -48,29 +59,38 @@ class ReplicaSelection(Callback):
         if value is None:
             return
         value = torch.where(value.isnan(), torch.inf, value)  # never the best
+        value = module.of_run(value, torch.inf)
         epoch = torch.full_like(value, number).long()
         if self.best is None or self.best_epoch is None:
             self.best, self.best_epoch = value.clone(), epoch
-            self.snapshot = {k: v.detach().clone() for k, v in networks.state_dict().items()}
+            self.snapshot = {
+                k: module.of_run_rows(v.detach()) for k, v in networks.state_dict().items()
+            }
         else:
             better = (value < self.best) & ~self.stopped(number - 1)
             self.best = torch.where(better, value, self.best)
             self.best_epoch = torch.where(better, epoch, self.best_epoch)
-            _copy_replicas(networks, self.snapshot, better)
+            _copy_replicas(networks, self.snapshot, better, module.members)
+
+    def _note(self, module: StageModule, epoch: int) -> None:
+        if self.best_epoch is not None:
+            module.stopped = set(torch.nonzero(self.stopped(epoch)).flatten().tolist())
 
     def stopped(self, epoch: int) -> Tensor:
         """``[R]`` bool: replicas that have run out of patience by the end of this epoch.
 
-        A stopped replica trains on with its stack, but its choice is made, as it would be alone.
+        Their choice is made, as it would be alone, though they may train on with their stack.
         """
         assert self.best_epoch is not None  # set by the first validation
         if not self.patience:
             return torch.zeros_like(self.best_epoch, dtype=torch.bool)
         return epoch - self.best_epoch >= self.patience
 
-    def exhausted(self, epoch: int) -> bool:
-        """Whether every replica has stopped."""
-        return self.best_epoch is not None and bool(self.stopped(epoch).all())
+    def exhausted(self, epoch: int, failed: Collection[int] = ()) -> bool:
+        """Whether every replica has stopped or failed."""
+        if self.best_epoch is None:
+            return False
+        return all(s or r in failed for r, s in enumerate(self.stopped(epoch).tolist()))
 
     def restore(self, networks: nn.ModuleDict) -> None:
         """Give every replica its best epoch's parameters."""
@@ -88,15 +108,18 @@ class ReplicaSelection(Callback):
 
 
 @torch.no_grad()
-def _copy_replicas(networks: nn.ModuleDict, into: dict[str, Tensor], mask: Tensor) -> None:
-    """Copy the parameters of the replicas in ``mask`` ([R] bool)."""
+def _copy_replicas(
+    networks: nn.ModuleDict, into: dict[str, Tensor], mask: Tensor, members: list[int]
+) -> None:
+    """Copy the parameters of the replicas in ``mask`` ([R] bool), which are ``members``."""
     which = torch.nonzero(mask).flatten()  # once: each time would wait for the device
     if not len(which):
         return
-    replicas = len(mask)
+    numbers = {member: position for position, member in enumerate(members)}
+    inside = which.new_tensor([numbers[member] for member in which.tolist()])
     for name, value in networks.state_dict().items():
-        live, kept = value.reshape(replicas, -1), into[name].view(replicas, -1)
-        kept.index_copy_(0, which, live.index_select(0, which))
+        live, kept = value.reshape(len(members), -1), into[name].view(len(mask), -1)
+        kept.index_copy_(0, which, live.index_select(0, inside))
 
 
 class History(Callback):
@@ -123,9 +146,9 @@ class History(Callback):
             return
         self.epochs.append(module.epoch)
         for name, value in module.epoch_logs.items():
-            self._logs.setdefault(name, Series()).append(value)
+            self._logs.setdefault(name, Series()).append(module.of_run(value))
         if isinstance(module, PropensityModule) and module.residuals is not None:
-            self._residuals.append(module.residuals)
+            self._residuals.append(module.of_run(module.residuals))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""

@@ -83,7 +83,9 @@ class StageCheckpoint(Callback):
             "done": done,
             "seconds": self.stopwatch.seconds,
             "log": self._fingerprint(module),
-            "seeds": module.estimator.space.seeds.tolist(),
+            "seeds": module.whole[0].space.seeds.tolist(),
+            "members": list(module.members),
+            "failures": dict(module.failures),
             "next_epoch": (self.history.epochs[-1] + 1) if self.history.epochs else 0,
             "estimator": module.estimator.state_dict(),
             "optimizers": {name: o.state_dict()["state"] for name, o in optimizers.items()},
@@ -128,13 +130,15 @@ class StageCheckpoint(Callback):
             raise InputError(
                 f"{self.path} was written with seeds {content['seeds']}; resume with those."
             )
+        module.failures |= content.get("failures", {})
+        module.keep(content.get("members", module.members))
         try:
             module.estimator.load_state_dict(content["estimator"])
         except RuntimeError as error:
             raise InputError(
                 f"{self.path} holds networks of other names or sizes; resume with its settings."
             ) from error
-        for name, state in content["optimizers"].items():
+        for name, state in {} if content["done"] else content["optimizers"].items():
             optimizer = module.learners[name].optimizer
             if optimizer is not None:
                 groups = optimizer.state_dict()["param_groups"]

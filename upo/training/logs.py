@@ -9,7 +9,7 @@ from upo.training.stage import StageModule
 
 
 class EpochLogs(Callback):
-    """Means over the replicas of an epoch, at the number of steps that a stage has taken by then.
+    """Means over the replicas of an epoch that are not lost, at the number of steps that a stage has taken by then.
 
     Stands before the checkpoint: what one holds has been logged, so a resumed run lacks no epoch.
     Epochs and steps are counted from the start of the stage, whether or not it was resumed.
@@ -19,7 +19,9 @@ class EpochLogs(Callback):
         """Log the epoch."""
         if not isinstance(module, StageModule):
             return
-        values = {name: float(value.mean()) for name, value in module.logged().items()}
+        values = {
+            name: float(value[value.isfinite()].mean()) for name, value in module.logged().items()
+        }
         steps = (module.epoch + 1) * module.steps_per_epoch
         for logger in trainer.loggers:
             logger.log_metrics({**values, "epoch": module.epoch}, step=steps)

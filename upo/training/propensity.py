@@ -46,6 +46,9 @@ class PropensityModule(StageModule):
             )
         self._held: HeldCells | None = None
 
+    def changed(self) -> None:
+        self._held = self.residuals = None
+
     def judge(self) -> None:
         """Measure on the held-out cells, where there are any; says which epoch to keep."""
         if not self.plan.select:

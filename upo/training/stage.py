@@ -1,28 +1,25 @@
 """What both LightningModules share: run a list of learners, in order, on counter-based batches."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
 import lightning as L  # noqa: N812
 import torch
 from torch import Tensor, nn
 
-from upo.errors import InputError
 from upo.learners.base import Learner
 from upo.models.estimator import Estimator
 from upo.pairs import Batch, BatchSampler
 from upo.training.compiled import CompiledStep, CompilerError, compiling_pays
 from upo.training.plan import StagePlan as StagePlan
 from upo.training.recording import LEAST_STEPS, Recording, replayable
+from upo.training.stack import REMEDY, DivergenceError, calm, diverged, hand_over, put_back
 
 UNRECORDED = "run one by one, as some part is not marked replayable (docs/speed.md)."
+LEAST_LEAVING = 4  # one in so many: a smaller stack is built in .1 s, and recorded in .5 s more
 CHUNK_STEPS = 128
 CHUNK_PAIRS = 2**22  # pairs whose indices are held at once
-
-
-class DivergenceError(InputError):
-    """A loss became NaN or infinite."""
 
 
 class Chunks:
@@ -39,6 +36,9 @@ class Chunks:
             yield first, min(self.size, self.total - first)
 
 
+Rebuild = Callable[[Sequence[int]], tuple[Estimator, dict[str, Learner]]]
+
+
 class StageModule(L.LightningModule):
     """Runs its learners in order, each step; an epoch ends with one validation.
 
@@ -53,6 +53,13 @@ class StageModule(L.LightningModule):
         mar: The test sample, which moves to the device with the stage that selects on it.
         replay: Whether to record a step; None where it pays.
         compiled: Whether to compile it; None where it pays.
+        rebuild: Builds networks and learners of some of the replicas, by their numbers; None for a
+            stack that stays whole.
+
+    Attributes:
+        members: Replicas of the run that are in the stack, by number.
+        stopped: Members whose epoch is chosen; they compute on until they leave.
+        failures: Replica -> what became of it, of those that were NaN or infinite.
     """
 
     monitor: str  # what is validated, without the stage's name
@@ -68,6 +75,7 @@ class StageModule(L.LightningModule):
         mar: nn.Module | None = None,
         replay: bool | None = None,
         compiled: bool | None = None,
+        rebuild: Rebuild | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -87,6 +95,11 @@ class StageModule(L.LightningModule):
         self.epoch_logs: dict[str, Tensor] = {}  # means over the epoch so far, [R] each
         self.mar = mar
         self.replay, self.compiled = replay, compiled
+        self.whole, self._rebuild = [estimator], rebuild  # a list: no second module of the stage
+        self.replicas = estimator.space.replicas
+        self.members = list(range(self.replicas))
+        self.stopped: set[int] = set()
+        self.failures: dict[int, str] = {}
         self._recording: Recording | None = None
 
     @property
@@ -104,9 +117,7 @@ class StageModule(L.LightningModule):
 
     def train_dataloader(self) -> "Chunks":
         """Chunks of one epoch; batches follow from the step numbers."""
-        width = self.estimator.space.replicas * (
-            self.sampler.observed_batch + self.sampler.pair_batch
-        )
+        width = self.replicas * (self.sampler.observed_batch + self.sampler.pair_batch)
         size = max(1, min(CHUNK_STEPS, CHUNK_PAIRS // width, self.steps_per_epoch))
         return Chunks(self.steps_per_epoch, size)
 
@@ -138,6 +149,8 @@ class StageModule(L.LightningModule):
             self._check_finite(key, stacked, first)
             share = stacked.sum(0) / self.steps_per_epoch
             self.epoch_logs[key] = self.epoch_logs.get(key, 0.0) + share
+        if offset + count == self.steps_per_epoch:  # the last step's losses are of before it
+            self._lose(diverged(self.estimator), f"after step {first + count - 1}")
 
     def _steps(self, batches: list[Batch]) -> list[dict[str, Tensor]]:
         """Take a step on each batch; returns what each logs, ``[R]`` by name."""
@@ -183,9 +196,9 @@ class StageModule(L.LightningModule):
         # counted from the start of the stage: a resumed run must come to the same answer
         steps = self.plan.epochs * self.steps_per_epoch
         batch = self.sampler.observed_batch + self.sampler.pair_batch
-        replicas = self.estimator.space.replicas
-        parameters = replicas * self.estimator.parameters_per_replica
-        pays = compiling_pays(steps, replicas * batch, parameters, self.device)
+        # and a smaller stack to that of the whole
+        parameters = self.replicas * self.estimator.parameters_per_replica
+        pays = compiling_pays(steps, self.replicas * batch, parameters, self.device)
         if pays if self.compiled is None else self.compiled:
             return CompiledStep
         to_come = steps - self.epoch * self.steps_per_epoch
@@ -201,12 +214,98 @@ class StageModule(L.LightningModule):
         return self.epoch_logs
 
     def _check_finite(self, key: str, values: Tensor, first: int) -> None:
-        if bool(torch.isfinite(values).all()):
+        wrong = ~torch.isfinite(values)  # [steps, R]
+        lost = wrong.any(0)
+        if not bool(lost.any()):
             return
-        step, replica = torch.nonzero(~torch.isfinite(values))[0].tolist()
-        seed = int(self.estimator.space.seeds[replica])
-        raise DivergenceError(
-            f"{key} became {float(values[step, replica])} in stage {self.stage!r} at step "
-            f"{first + step} of replica {replica} (seed {seed}); lower that player's learning rate "
-            "or raise estimator.weighting.p_min."
+        for position in torch.nonzero(lost).flatten().tolist():
+            step = int(wrong[:, position].long().argmax())
+            what = f"{key} became {float(values[step, position])}"
+            self._note(position, f"at step {first + step}", what)
+        self._lose(lost)
+
+    def _lose(self, lost: Tensor, when: str = "") -> None:
+        """Go on without some replicas, ``[R]`` bool, which leave before the next epoch.
+
+        Raises:
+            DivergenceError: If none is left.
+        """
+        positions = torch.nonzero(lost).flatten().tolist()
+        if not positions:
+            return
+        if when:
+            for position in positions:
+                self._note(position, when, "a parameter became NaN or larger than 1e9")
+        if len(self.failures) == self.replicas:
+            first = self.failures[min(self.failures)]
+            rest = "" if self.replicas == 1 else f" (and so did all {self.replicas} replicas)"
+            raise DivergenceError(f"{first}{rest}; {REMEDY}")
+        optimizers = [x.optimizer for x in self.learners.values() if x.optimizer is not None]
+        calm(self.estimator, optimizers, lost)
+
+    def _note(self, position: int, when: str, what: str) -> None:
+        """Keep what became of a replica first, unless its epoch was chosen before."""
+        member = self.members[position]
+        if member not in self.stopped:
+            seed = int(self.estimator.space.seeds[position])
+            where = f"in stage {self.stage!r} {when} of replica {member} (seed {seed})"
+            self.failures.setdefault(member, f"{what} {where}")
+
+    def leaving(self) -> list[int]:
+        """Members that need not be computed any longer."""
+        return [m for m in self.members if m in self.stopped or m in self.failures]
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Go on with some of the members alone; the others are computed no longer.
+
+        Args:
+            members: Replicas of the run, by number, in order; at least one.
+        """
+        if self._rebuild is None or list(members) == self.members:
+            return
+        positions = [self.members.index(member) for member in members]
+        estimator, learners = self._rebuild(members)
+        estimator.to(self.estimator.space.keys.device).train(self.estimator.training)
+        hand_over((self.estimator, self.learners), (estimator, learners), positions)
+        old = self.sampler
+        self.estimator, self.learners, self.members = estimator, learners, list(members)
+        self.sampler = BatchSampler(
+            estimator.space, old.stage, old.observed_batch, old.pair_batch, hold_out=old.hold_out
         )
+        self._recording = None
+        self.changed()
+
+    def whole_again(self) -> None:
+        """At the end of the stage: the whole stack, with the state of the members there are."""
+        whole = self.whole[0]
+        if self.estimator is not whole:
+            put_back(self.estimator, whole, self.members)
+            self.estimator, self.members = whole, list(range(self.replicas))
+
+    def changed(self) -> None:
+        """Forget what was kept of another stack."""
+
+    def smaller_pays(self, leaving: int) -> bool:
+        """Whether a stack without so many of its members saves more time than it takes to make."""
+        if self._rebuild is None or leaving == len(self.members):
+            return False
+        if not isinstance(self._recording, CompiledStep):
+            return leaving * LEAST_LEAVING >= len(self.members)
+        steps = (self.plan.epochs - self.epoch) * self.steps_per_epoch
+        batch = self.sampler.observed_batch + self.sampler.pair_batch
+        parameters = leaving * self.estimator.parameters_per_replica
+        return compiling_pays(steps, leaving * batch, parameters, self.device)
+
+    def of_run_rows(self, value: Tensor) -> Tensor:
+        """A copy of a replica-major tensor of the members as one of the run, 0 for others."""
+        each = value.reshape(len(self.members), -1)
+        rows = len(value) // len(self.members) * self.replicas
+        return self.of_run(each, 0.0).reshape(rows, *value.shape[1:]).clone()
+
+    def of_run(self, value: Tensor, missing: float = torch.nan) -> Tensor:  # [r, ...] -> [R, ...]
+        """Values of the members among those of the whole run, where others have ``missing``."""
+        if len(self.members) == self.replicas:
+            return value
+        whole = value.new_full((self.replicas, *value.shape[1:]), missing)
+        whole[self.members] = value
+        return whole
