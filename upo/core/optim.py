@@ -12,7 +12,7 @@ from upo.errors import InputError
 
 Hyper = float | Tensor | list[float]
 
-LANES, FEWEST = 16, 8  # most and fewest elements that a processor's kernel takes at a time
+LANES = 8  # fewest elements that a processor's kernel takes at a time
 
 _kept: list[tuple[list[int], int]] = []  # replicas of the stack that is being built, of how many
 
@@ -193,15 +193,16 @@ class ReplicaAdam(torch.optim.Adam):
             self._kernel(group, part, counts, *values)
 
     def _parts(self, x: Tensor) -> Sequence[Tensor]:
-        """A tensor, cut where the CPU's kernel would round some replicas as it does no others.
+        """A tensor, cut where it has one to three elements a replica: all are rounded alike.
 
-        It takes elements many at a time, and those that are left over one by one, with other
-        roundings. Which are left over must not depend on how many replicas there are.
+        The CPU's kernel takes elements many at a time, and those that are left over one by one,
+        with other roundings. Of intercepts it would depend on their number which those are. Of
+        larger parameters it are a few of the last replica, where their size is no multiple of 16.
         """
         size = x.numel() // self.replicas
-        if self.replicas == 1 or size % LANES == 0:
+        if self.replicas * size < LANES or size >= LANES // 2:
             return [x]
-        return torch.split(x.view(self.replicas, size), max(1, (FEWEST - 1) // size))
+        return torch.split(x.view(self.replicas, size), (LANES - 1) // size)
 
     @property
     def _alike(self) -> bool:

@@ -260,7 +260,6 @@ class Experiment:
         start = time.perf_counter()
         folds = self.config.propensity.folds
 
-
         def fitted(module: StageModule) -> None:
             self._fit(module, (), deadline, failures, kept=False)
 

@@ -9,7 +9,7 @@ from upo.training.stage import StageModule
 
 
 class EpochLogs(Callback):
-    """Means over the replicas of an epoch that are not lost, at the number of steps that a stage has taken by then.
+    """Means over replicas of an epoch, lost ones aside, at the steps a stage has taken by then.
 
     Stands before the checkpoint: what one holds has been logged, so a resumed run lacks no epoch.
     Epochs and steps are counted from the start of the stage, whether or not it was resumed.
