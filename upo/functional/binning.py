@@ -51,6 +51,8 @@ def equal_mass_edges(
     Returns:
         ``[..., M-1]`` ascending, in the type of ``p_hat``, without gradient.
 
+    Source: Hyndman, Fan, "Sample quantiles in statistical packages", 1996, the seventh definition.
+
     Raises:
         ValueError: If there is no row, or ``num_bins < 1``.
 
@@ -91,6 +93,8 @@ def equal_mass_bins(p_hat: Tensor, num_bins: int) -> Tensor:
     The same as ``bins_from_edges(p_hat, equal_mass_edges(p_hat, num_bins))``, from one sort: a
     search for M - 1 edges among the sorted values takes less than one for each value.
 
+    Source: as :func:`equal_mass_edges`.
+
     Args:
         p_hat: ``[..., N]`` values, N at least 1.
         num_bins: M, at least 1.
@@ -116,6 +120,8 @@ def equal_mass_bins(p_hat: Tensor, num_bins: int) -> Tensor:
 def bins_from_edges(p_hat: Tensor, edges: Tensor) -> Tensor:
     """Index of the right-closed bin (edge, next edge] that holds each value.
 
+    Source: as :func:`equal_width_bins`, whose edges are m/M.
+
     Args:
         p_hat: ``[..., B]``.
         edges: ``[..., M-1]`` ascending inner cut points with the leading shape of ``p_hat``, or
@@ -135,7 +141,9 @@ def bins_from_edges(p_hat: Tensor, edges: Tensor) -> Tensor:
 
 
 def bin_sums(values: Tensor, index: Tensor, num_bins: int) -> Tensor:
-    """Sum of the values in each bin; differentiable in ``values``.
+    """Sum of the values in each bin, of any sign; differentiable in ``values``.
+
+    Source: definition.
 
     Args:
         values: ``[..., B]``.

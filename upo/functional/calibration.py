@@ -109,9 +109,10 @@ def public_soft_ece(
 ) -> Tensor:  # [R]
     r"""DECE of public code: :math:`\frac1M\sum_m|\frac1c\sum_i s_{im}o_i-\sum_i s_{im}\hat p_i|`.
 
-    A mean over bins of sums over the batch, so it grows with the batch. For imputations public code
-    takes errors e in the place of labels and :math:`c=\sum_i1/\hat p_i`, so that a mean error
-    per inverse propensity is compared with a sum of pseudo-labels, quantities of different units.
+    A mean over bins of sums over the batch, so it is at least 0 and grows with the batch. For
+    imputations public code takes errors e in the place of labels and :math:`c=\sum_i1/\hat p_i`, so
+    that a mean error per inverse propensity is compared with a sum of pseudo-labels, quantities of
+    different units.
 
     Source: public code of Gong, Ma, Entropy 27(2):196, 2025. Differs: the bins' centres are fixed.
     """
@@ -132,8 +133,8 @@ def looked_ahead(
     :math:`\alpha'=\alpha-\eta\,\nabla_\alpha CE(\bar p(\alpha),o)`, the inner step of a bi-level
     problem. The gradient is written out, :math:`\frac{\bar p-o}{\bar p(1-\bar p)}s_j(p_j-\bar p)`,
     so that it is a batch mean. The result is meant for rows' mixtures: on several devices their
-    gradients are added before they reach the members. The weights are kept as they enter a softmax,
-    so they have no range.
+    gradients are added before they reach the members. The weights are of any sign, as they enter a
+    softmax.
 
     Source: Gong, Ma, Entropy 27(2):196, 2025, the inner step of the propensities.
     """

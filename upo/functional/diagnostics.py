@@ -124,6 +124,8 @@ def effective_sample_size(weights: Tensor) -> Tensor:  # [..., N] -> [...]
 def bmse_terms(p_hat: Tensor, o: Tensor) -> Tensor:  # [..., N] x 2 -> [..., N]
     r"""Balancing weights :math:`o / \hat p - (1 - o) / (1 - \hat p)` for o in {0, 1}.
 
+    At least 1 for o = 1, at most -1 for o = 0; infinite where p_hat is 0 and 1.
+
     Source: as :func:`bmse`.
     """
     p_hat = p_hat.double()
@@ -135,7 +137,7 @@ def bmse_sums(terms: Tensor, features: Tensor) -> Tensor:
     """Sum over the rows of terms ``[..., N]`` times features ``[N, d]`` or ``[..., N, d]``.
 
     Returns:
-        ``[..., d]`` in float64.
+        ``[..., d]`` in float64, of any sign.
 
     Source: as :func:`bmse`.
     """

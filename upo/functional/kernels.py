@@ -16,8 +16,10 @@ KERNELS = ("gaussian", "exponential")
 def unit_range(x: Tensor, low: Tensor, high: Tensor) -> Tensor:  # [R, B, d], [R, d] x 2
     """Min-max scaling (x - low) / (high - low) of each feature; constant features become 0.
 
-    In [0, 1] for x between ``low`` and ``high``. (Public code writes ``x - low / (high - low)``,
-    and scales each set by its own range.)
+    In [0, 1] for x between ``low`` and ``high``.
+
+    Source: Li et al., ICLR 2024, whose public code writes ``x - low / (high - low)``, and scales
+    each set by its own range.
     """
     span = high - low
     safe = torch.where(span > 0, span, torch.ones_like(span))
@@ -60,6 +62,8 @@ def weight_entropy(w: Tensor) -> Tensor:  # [R, B] -> [R]
 
 def balance_gap(w: Tensor, k_o: Tensor, k_d: Tensor) -> Tensor:  # -> [R, J]
     r"""Imbalance of kernel functions, :math:`\mathrm{mean}_D K(x_j,x)-\mathrm{mean}_O wK(x_j,x)`.
+
+    Of any sign, 0 where they are balanced.
 
     Args:
         w: ``[R, B]`` weights of observed rows.

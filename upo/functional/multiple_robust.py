@@ -16,7 +16,7 @@ LEAST_RIDGE = 1e-10  # keeps collinear columns solvable; far below the rounding 
 
 
 def gram_matrix(u: Tensor) -> Tensor:  # [R, C, B] -> [R, C, C]
-    r"""Mean of :math:`uu^\top` over the global batch; no eigenvalue is below 0. NaN of no pairs.
+    r"""Mean of :math:`uu^\top` over the global batch; eigenvalues are at least 0. NaN of none.
 
     Source: Li et al., AAAI 2023, the normal equations of the regression.
     """

@@ -17,6 +17,8 @@ def cross_entropy(logit: Tensor, target: Tensor) -> Tensor:
     Returns:
         The same shape; at least 0.
 
+    Source: definition, minus the log-likelihood of a Bernoulli variable.
+
     >>> cross_entropy(torch.tensor([0.0]), torch.tensor([1.0]))
     tensor([0.6931])
     """
@@ -32,5 +34,7 @@ def squared_error(logit: Tensor, target: Tensor) -> Tensor:
 
     Returns:
         The same shape; in [0, 1].
+
+    Source: Brier, "Verification of forecasts expressed in terms of probability", 1950.
     """
     return (torch.sigmoid(logit) - target) ** 2

@@ -1,9 +1,8 @@
 r"""Prediction losses: estimators of the ideal loss :math:`\frac1{|D|}\sum_D e_{ui}`.
 
 All take batches of O (``_o``) and of D (``_d``), reduce the last axis over the global batch and
-return one value for each replica. Paper symbols: e prediction error, e_hat imputed error, p_hat
-propensity in (0, 1], already clipped by the caller; ``density`` is |O| / |D|. Errors are at least
-0; so are the losses without imputed errors, while a doubly robust one may be negative on a batch.
+return one value for each replica. Paper symbols: e prediction error, at least 0; e_hat imputed
+error; p_hat propensity in (0, 1], already clipped by the caller; ``density`` is |O| / |D|.
 """
 
 from torch import Tensor
@@ -12,7 +11,7 @@ from upo.core.distributed import batch_mean, batch_sum
 
 
 def naive_loss(e_o: Tensor) -> Tensor:  # [R, B] -> [R]
-    """Mean error over observed pairs; ignores that they are missing not at random.
+    """Mean error over observed pairs; ignores that they are missing not at random. At least 0.
 
     Source: Koren, Bell, Volinsky, "Matrix factorization techniques for recommender systems",
     IEEE Computer 42(8), 2009. Differs: any pointwise error, and no penalty here.
@@ -22,6 +21,8 @@ def naive_loss(e_o: Tensor) -> Tensor:  # [R, B] -> [R]
 
 def ips_loss(e_o: Tensor, p_hat_o: Tensor, density: float) -> Tensor:  # [R, B] x 2 -> [R]
     r"""Inverse propensity score loss :math:`\frac{|O|}{|D|}\,\mathrm{mean}_O\, e/\hat p`.
+
+    At least 0, and on a batch unbounded, as 1 / p_hat is.
 
     Source: Schnabel et al., "Recommendations as treatments", ICML 2016, eq. (3).
     """
@@ -48,7 +49,7 @@ def dr_loss(
     .. math:: \mathrm{mean}_D\,\hat e + \frac{|O|}{|D|}\mathrm{mean}_O\frac{e-\hat e}{\hat p}
 
     Unbiased when the propensities or the imputed errors are right, for every ratio of the two batch
-    sizes.
+    sizes. It may be negative on a batch.
 
     Source: Wang et al., "Doubly robust joint learning", ICML 2019, eq. (3).
     """
@@ -63,8 +64,8 @@ def dr_loss_public(
     .. math:: \Bigl(\sum_O e/\hat p-\sum_O\hat e+\sum_D\hat e\Bigr)/n_D
 
     Biased: the imputed error of observed pairs is not divided by the propensity, and the observed
-    term is over-weighted by :math:`|D|/(G|O|)`, where G is the ratio of the batch sizes. Offered to
-    reproduce figures made with it.
+    term is over-weighted by :math:`|D|/(G|O|)`, where G is the ratio of the batch sizes. It may be
+    negative on a batch. Offered to reproduce figures made with it.
 
     Source: public code of the doubly robust estimators (after Wang et al., ICML 2019).
     """

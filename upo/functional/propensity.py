@@ -31,6 +31,8 @@ def sigmoid(logit: Tensor) -> Tensor:  # any shape -> the same
     On the CPU ``torch.sigmoid`` rounds the last elements of a tensor in another way than the rest.
     Where a batch holds a pair twice, or ranks hold other slices of it, equal propensities would
     then differ in the last bit, and could fall in different bins.
+
+    Source: definition.
     """
     p_hat: Tensor = _Sigmoid.apply(logit)  # type: ignore[no-untyped-call]
     return p_hat
@@ -45,13 +47,18 @@ def clip_propensity(p_hat: Tensor, p_min: float | Tensor) -> Tensor:
 
     Returns:
         ``[R, B]``; no gradient where the clip binds.
+
+    Source: Ionides, "Truncated importance sampling", JCGS 17(2), 2008.
     """
     # the upper clip first: p_min may be 1
     return p_hat.clamp(max=P_MAX).clamp(min=lower_clip(p_min))
 
 
 def lower_clip(p_min: float | Tensor) -> float | Tensor:
-    """The lower clip in use: ``p_min`` of any shape inside [1e-6, 1]."""
+    """The lower clip in use: ``p_min`` of any shape inside [1e-6, 1].
+
+    Source: as :func:`clip_propensity`.
+    """
     if isinstance(p_min, Tensor):
         return p_min.clamp(P_LEAST, 1.0)
     return min(max(p_min, P_LEAST), 1.0)

@@ -76,7 +76,8 @@ def ranking_sums(
     .. math:: DCG@K = \sum_{rank \le K} y / \log_2(1 + rank), \quad NDCG@K = DCG@K / ideal DCG@K
 
     Two stable sorts, first by score, then by user, leave each user's rows together in rank order;
-    the rest is cumulative and sums per user. No loop over users or replicas.
+    the rest is cumulative and sums per user. No loop over users or replicas. A user adds to each
+    sum what lies in [0, 1].
 
     Source: Järvelin, Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS
     20(4), 2002; ties as McSherry, Najork, ECIR 2008.

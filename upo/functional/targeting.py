@@ -55,6 +55,7 @@ def squared_targeting_loss(
     As it is taken: errors are squared once more, the imputed ones are not divided by the
     propensity, and :math:`\epsilon` is that of one batch. Offered to reproduce figures made with
     it; without the squares :math:`\epsilon H` would add nothing to the prediction's gradient.
+    The loss is of any sign.
 
     Source: public ports of TDR (Li et al., ICLR 2023).
     """
