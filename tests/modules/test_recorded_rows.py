@@ -54,11 +54,18 @@ def test_stages_of_shipped_rows_are_recorded(row):
     assert stepwise <= every
 
 
+class OwnLearner(PropensityLearner):
+    """A learner that is not of ``upo.learners``."""
+
+
 def test_functions_are_called_without_a_guard_around_them():
     """Hydra's own partial checks its target's policy at every call, 0.15 ms."""
-    _, modules = build(composed("upo_dr"), [0])
+    config = composed("upo_dr")
+    config.estimator.learners.game._target_ = f"{__name__}.OwnLearner"
+    _, modules = build(config, [0])
     learners = [x for module in modules for x in module.learners.values()]
     functions = [x.loss for x in learners if isinstance(x, PropensityLearner)]
     functions += [x.omega for x in learners if isinstance(x, ImputationLearner)]
+    assert [type(x) for x in learners].count(OwnLearner) == 1
     assert len(functions) == 3
     assert {type(function) for function in functions} == {partial}
