@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy
 
 from upo.core.distributed import batch_mean
-from upo.core.optim import Hyper, per_replica
+from upo.core.optim import Hyper
 from upo.errors import InputError
 from upo.learners.base import Logs
 from upo.learners.propensity import PropensityLearner, UPOPenalty
@@ -44,7 +44,7 @@ class AutoBetaPenalty(UPOPenalty):
     def start(self, estimator: Estimator) -> None:
         """Put the given beta in force."""
         window = beta_window(estimator, self.network)
-        beta = per_replica(self.beta, estimator.space.replicas, "beta")
+        beta = self.beta.of(estimator.space.replicas)
         window.beta = torch.as_tensor(beta).to(window.beta).expand_as(window.beta).clone()
 
     def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:

@@ -12,40 +12,17 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import batch_mean
-from upo.core.optim import Hyper, of_members, per_replica
+from upo.core.optim import Hyper
 from upo.errors import InputError
 from upo.functional.balancing import bmse_loss
 from upo.functional.propensity import clip_propensity
 from upo.learners.base import Logs, Optimizer
 from upo.learners.prediction import Objective, PredictionLearner
+from upo.learners.strength import Strength
 from upo.models.estimator import Estimator
 from upo.pairs import Batch, Pairs
 
 PointwiseJoint = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-class Strength:
-    """A non-negative factor of a term: a number or one for each replica.
-
-    Args:
-        value: The factor.
-        name: What messages call it.
-
-    Raises:
-        InputError: If it is negative.
-    """
-
-    replayable = True
-
-    def __init__(self, value: Hyper, name: str) -> None:
-        if not bool((torch.as_tensor(value) >= 0).all()):
-            raise InputError(f"{name} must be at least 0, got {value}; try 1.")
-        self.value, self.name = of_members(value), name
-
-    def __call__(self, term: Tensor) -> Tensor:  # [R] -> [R]
-        """The term times the factor."""
-        factor = per_replica(self.value, term.shape[0], self.name)
-        return term * (factor if isinstance(factor, float) else factor.to(term.device))
 
 
 def _joint_mean(loss: PointwiseJoint, p_logit: Tensor, f_logit: Tensor, pairs: Pairs) -> Tensor:

@@ -12,8 +12,9 @@ from upo.functional.balancing import (
     propensity_variance_term,
     umvue_terms,
 )
-from upo.learners.balancing import Strength, known_gap
+from upo.learners.balancing import known_gap
 from upo.learners.propensity import PropensityLearner
+from upo.learners.strength import Strength
 from upo.models.estimator import Estimator
 from upo.models.neighbours import Neighbours
 from upo.pairs import Batch, Pairs

@@ -8,9 +8,10 @@ from upo.core.optim import Hyper, per_replica
 from upo.errors import InputError
 from upo.functional.kernels import balance_gap, balance_hinge, expansion_loss, weight_entropy
 from upo.functional.pointwise import cross_entropy
-from upo.learners.balancing import Strength, known_gap
+from upo.learners.balancing import known_gap
 from upo.learners.base import GradientLearner, Logs, Optimizer
 from upo.learners.penalty import Strengths
+from upo.learners.strength import Strength
 from upo.models.estimator import Estimator
 from upo.models.kernel_weight import AdaptiveAnchors, KernelAnchors
 from upo.pairs import Batch, BatchSampler, Pairs

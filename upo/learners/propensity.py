@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import batch_mean
-from upo.core.optim import Hyper, of_members, per_replica
-from upo.errors import InputError
+from upo.core.optim import Hyper
 from upo.functional.propensity import binned_upo_loss
 from upo.learners.base import GradientLearner, Logs, Optimizer
 from upo.learners.penalty import Strengths
+from upo.learners.strength import Strength
 from upo.models.estimator import Estimator
 from upo.pairs import Batch, BatchSampler, Pairs
 
@@ -36,15 +36,11 @@ class UPOPenalty:
     replayable = True
 
     def __init__(self, *, beta: Hyper = 1.0) -> None:
-        if not bool((torch.as_tensor(beta) >= 0).all()):
-            raise InputError(f"beta must be at least 0, got {beta}; try 1.")
-        self.beta = of_members(beta)
+        self.beta = Strength(beta, "beta")
 
     def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
         """The penalty ``[R]``."""
-        loss = self.value(estimator, pairs, p_hat)
-        beta = per_replica(self.beta, estimator.space.replicas, "beta")
-        return loss * (beta if isinstance(beta, float) else beta.to(loss.device))
+        return self.beta(self.value(estimator, pairs, p_hat))
 
     @staticmethod
     def value(estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:  # [R]

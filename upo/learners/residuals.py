@@ -6,7 +6,7 @@ from torch import Tensor
 
 from upo.core.optim import Hyper
 from upo.functional.propensity import binned_upo_loss
-from upo.learners.balancing import Strength
+from upo.learners.strength import Strength
 from upo.models.estimator import Estimator
 from upo.pairs import Pairs
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import batch_sum
-from upo.core.optim import Hyper, of_members, per_replica
+from upo.core.optim import Hyper
 from upo.errors import InputError
 from upo.functional.calibration import looked_ahead, public_soft_ece, soft_bins, soft_ece
+from upo.learners.strength import Strength
 from upo.models.derived import Mixture
 from upo.models.estimator import Estimator
 from upo.pairs import ObservedPairs, Pairs
@@ -34,21 +35,15 @@ class _SoftECE:
     ) -> None:
         if dece not in ("mean", "public"):
             raise InputError(f"dece must be 'mean' or 'public', got {dece!r}.")
-        if not bool((torch.as_tensor(strength) >= 0).all()):
-            raise InputError(f"strength of the soft ECE must be at least 0, got {strength}.")
         if num_bins < 1 or not span > 0:
             raise InputError(f"Soft bins need num_bins >= 1, span > 0; got {num_bins}, {span}.")
-        self.strength, self.num_bins, self.span = of_members(strength), num_bins, span
+        self.times = Strength(strength, "strength of the soft ECE")
+        self.num_bins, self.span = num_bins, span
         self.public = dece == "public"
 
     def bins(self, logit: Tensor, middle: float) -> Tensor:  # [R, B] -> [R, B, M]
         """Membership in the soft bins."""
         return soft_bins(logit, self.num_bins, middle, self.span)
-
-    def times(self, error: Tensor) -> Tensor:  # [R]
-        """The multiple of the error."""
-        strength = per_replica(self.strength, len(error), "strength")
-        return error * (strength if isinstance(strength, float) else strength.to(error.device))
 
 
 class LookAheadECE(_SoftECE):
