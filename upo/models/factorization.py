@@ -28,18 +28,15 @@ def check_dim(dim: int) -> int:
     return dim
 
 
-def _table(n: int, dim: int, sizes: Sizes, std: Hyper, purpose: str) -> ReplicaEmbedding:
-    return ReplicaEmbedding(n, dim, seeds=sizes.seeds, std=std, purpose=purpose)
-
-
 def start_std(
     dim: int, init_std: Hyper | None, init_scale: Hyper | None, default: float
 ) -> float | Tensor:
     """Initial standard deviation of embeddings.
 
     Raises:
-        InputError: If both ways of saying it are used.
+        InputError: If both ways of saying it are used, or ``dim`` is below 1.
     """
+    check_dim(dim)
     if init_std is not None and init_scale is not None:
         raise InputError(
             f"init_std={init_std} and init_scale={init_scale} both say where embeddings start; "
@@ -69,7 +66,32 @@ def start_logit(sizes: Sizes, start: str) -> Tensor:  # [R]
     return torch.logit(rate.clamp(LEAST_RATE, 1 - LEAST_RATE)).float()
 
 
-class MatrixFactorization(nn.Module):
+class Embeddings(nn.Module):
+    """A vector for each user and each item.
+
+    Args:
+        sizes: Users, items and seeds.
+        dim: Its length, at least 1.
+        std: Standard deviation of its entries, at first.
+        purpose: Name of the network, part of the seed.
+
+    Raises:
+        InputError: If ``dim`` is below 1.
+    """
+
+    def __init__(self, sizes: Sizes, dim: int, std: Hyper, purpose: str) -> None:
+        super().__init__()
+        self.user, self.item = (
+            ReplicaEmbedding(n, check_dim(dim), seeds=sizes.seeds, std=std, purpose=purpose + side)
+            for n, side in ((sizes.n_users, "u"), (sizes.n_items, "i"))
+        )
+
+    def features(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B] x 2 -> [R, B, 2 * dim]
+        """Representation :math:`[U_u; V_i]` of the pairs."""
+        return torch.cat([self.user(users), self.item(items)], dim=-1)
+
+
+class MatrixFactorization(Embeddings):
     r"""Logits :math:`\langle U_u, V_i\rangle`, with optional user, item and global biases.
 
     Source: Koren, Bell, Volinsky, "Matrix factorization techniques", Computer 2009, eq. (2), (5).
@@ -101,10 +123,7 @@ class MatrixFactorization(nn.Module):
         start: str = "zero",
         purpose: str = "mf",
     ) -> None:
-        super().__init__()
-        std = start_std(check_dim(dim), init_std, init_scale, 1.0)
-        self.user = _table(sizes.n_users, dim, sizes, std, purpose + "u")
-        self.item = _table(sizes.n_items, dim, sizes, std, purpose + "i")
+        super().__init__(sizes, dim, start_std(dim, init_std, init_scale, 1.0), purpose)
         self.bias: Biases | None = Biases(sizes, start) if biases else None
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B] x 2 -> [R, B]
@@ -114,12 +133,8 @@ class MatrixFactorization(nn.Module):
             logit = logit + self.bias(users, items)
         return logit
 
-    def features(self, users: Tensor, items: Tensor) -> Tensor:  # -> [R, B, 2 * dim]
-        """Representation :math:`[U_u; V_i]` of the pairs."""
-        return torch.cat([self.user(users), self.item(items)], dim=-1)
 
-
-class Biases(nn.Module):
+class Biases(Embeddings):
     """Additive logit: user bias + item bias + global bias; those of users and items start at 0.
 
     Args:
@@ -128,9 +143,7 @@ class Biases(nn.Module):
     """
 
     def __init__(self, sizes: Sizes, start: str = "zero") -> None:
-        super().__init__()
-        self.user = _table(sizes.n_users, 1, sizes, 0.0, "bu")
-        self.item = _table(sizes.n_items, 1, sizes, 0.0, "bi")
+        super().__init__(sizes, 1, 0.0, "b")
         self.globe = nn.Parameter(start_logit(sizes, start)[:, None])
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B]
@@ -139,7 +152,7 @@ class Biases(nn.Module):
         return both.squeeze(-1) + self.globe
 
 
-class NeuralCollaborativeFiltering(nn.Module):
+class NeuralCollaborativeFiltering(Embeddings):
     """Logits of a multilayer perceptron on :math:`[U_u; V_i]` with real hidden layers.
 
     Source: He et al., "Neural collaborative filtering", WWW 2017, section 3.3 (MLP part).
@@ -170,12 +183,9 @@ class NeuralCollaborativeFiltering(nn.Module):
         start: str = "zero",
         purpose: str = "ncf",
     ) -> None:
-        super().__init__()
-        std = start_std(check_dim(dim), init_std, init_scale, 0.1)
+        super().__init__(sizes, dim, start_std(dim, init_std, init_scale, 0.1), purpose)
         if not hidden or min(hidden) < 1:
             raise InputError(f"hidden must list layer widths of at least 1, got {hidden}.")
-        self.user = _table(sizes.n_users, dim, sizes, std, purpose + "u")
-        self.item = _table(sizes.n_items, dim, sizes, std, purpose + "i")
         widths = [2 * dim, *hidden, 1]
         self.layers = nn.ModuleList(
             ReplicaLinear(a, b, seeds=sizes.seeds, purpose=f"{purpose}{n}", gain=2**0.5)
@@ -183,10 +193,6 @@ class NeuralCollaborativeFiltering(nn.Module):
         )
         last: Tensor = self.layers[-1].bias  # type: ignore[assignment]
         last.data.copy_(start_logit(sizes, start)[:, None, None])
-
-    def features(self, users: Tensor, items: Tensor) -> Tensor:  # -> [R, B, 2 * dim]
-        """Representation :math:`[U_u; V_i]` of the pairs."""
-        return torch.cat([self.user(users), self.item(items)], dim=-1)
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B] x 2 -> [R, B]
         """Logits of the pairs."""

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from upo.core.layers import ReplicaEmbedding, Sizes, normal
 from upo.core.optim import Hyper
-from upo.models.factorization import Biases, check_dim, start_std
+from upo.models.factorization import Biases, Embeddings, start_std
 
 
-class FactorizationMachine(nn.Module):
+class FactorizationMachine(Embeddings):
     r"""Second-order factorisation machine over the fields user, item and feature columns.
 
     .. math:: \mu + \sum_j w_j x_j + \sum_{j<l} \langle v_j, v_l\rangle x_j x_l
@@ -27,6 +27,7 @@ class FactorizationMachine(nn.Module):
         dim: Embedding size, at least 1.
         init_std: Standard deviation of the initial embeddings.
         init_scale: The same in units of 1 / sqrt(dim); .1 if neither is given.
+        biases: Linear terms of the users and items, and a global one.
         start: Where the global term starts: ``zero``, or ``rate``, the logit of the share of
             positive training labels.
         purpose: Name of the network; networks of other names start elsewhere.
@@ -47,19 +48,13 @@ class FactorizationMachine(nn.Module):
         dim: int,
         init_std: Hyper | None = None,
         init_scale: Hyper | None = None,
+        biases: bool = True,
         start: str = "rate",
         purpose: str = "fm",
     ) -> None:
-        super().__init__()
-        std = start_std(check_dim(dim), init_std, init_scale, 0.1 / dim**0.5)
-        seeds = sizes.seeds
-        self.user = ReplicaEmbedding(
-            sizes.n_users, dim, seeds=seeds, std=std, purpose=purpose + "u"
-        )
-        self.item = ReplicaEmbedding(
-            sizes.n_items, dim, seeds=seeds, std=std, purpose=purpose + "i"
-        )
-        self.bias = Biases(sizes, start)
+        std, seeds = start_std(dim, init_std, init_scale, 0.1 / max(dim, 1) ** 0.5), sizes.seeds
+        super().__init__(sizes, dim, std, purpose)
+        self.bias = Biases(sizes, start) if biases else None
         rows = _rows(sizes)
         columns = (None, None) if sizes.log is None else sizes.log.features
         logged = (None, None) if sizes.log is None else sizes.log.logged()
@@ -90,8 +85,10 @@ class FactorizationMachine(nn.Module):
         i, item_known = self._known(items, self.item, self.known_item)
         p = self.user(u) * user_known
         q = self.item(i) * item_known
-        linear = self.bias.user(u) * user_known + self.bias.item(i) * item_known
-        logit: Tensor = (p * q).sum(-1) + (linear.squeeze(-1) + self.bias.globe)
+        logit: Tensor = (p * q).sum(-1)
+        if self.bias is not None:
+            linear = self.bias.user(u) * user_known + self.bias.item(i) * item_known
+            logit = logit + (linear.squeeze(-1) + self.bias.globe)
         sides = [
             columns(index)
             for columns, index in ((self.user_columns, users), (self.item_columns, items))
