@@ -128,7 +128,7 @@ def test_blocks_and_formats_change_nothing(home, monkeypatch):
     whole = ask(home, f"pairs={home / 'many.csv'}")
     assert len(whole) == 250
     monkeypatch.setattr("upo.tables.files.ROWS", 7)
-    monkeypatch.setattr("upo.tables.files.BYTES", 256)
+    monkeypatch.setattr("upo.tables.csv_blocks.BYTES", 256)
     for name in ("many.csv", "many.parquet", "many.pq", "many.tsv.gz"):
         pd.testing.assert_frame_equal(ask(home, f"pairs={home / name}"), whole, rtol=1e-6)
     out = ask(home, f"pairs={home / 'many.csv'}", f"out={home / 'a.parquet'}")

@@ -16,8 +16,9 @@ from upo.errors import InputError, UnseenIdsWarning
 from upo.fitted import Fitted
 from upo.fitted.run_folder import load_model
 from upo.fitted.unseen import Unseen
-from upo.tables.files import read_blocks, table_writer
+from upo.tables.files import read_blocks
 from upo.tables.frames import check_nulls
+from upo.tables.writer import table_writer
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import torch
 
 import upo
 from upo.data.battery import LOGS, PLANS, SYNTHETIC, BatteryDataModule, read_battery
-from upo.data.exposure_world import ExposureWorld, WorldPlan
+from upo.data.exposure_plan import WorldPlan
+from upo.data.exposure_world import ExposureWorld
 
 SMALL = ["tiny", "small", "taste", "half_stars", "single_rating", "positive_95"]
 PLAN = WorldPlan(200, 150, 0.1, 0.6, 0.4)

@@ -9,7 +9,7 @@ import torch
 
 from upo.data.table import read_table
 from upo.errors import InputError
-from upo.tables import files
+from upo.tables import csv_blocks, files
 from upo.tables.columns import collect
 from upo.tables.files import read_blocks
 
@@ -23,7 +23,7 @@ def block(users, items, ratings):
 @pytest.fixture
 def small_blocks(monkeypatch):
     monkeypatch.setattr(files, "ROWS", 100)
-    monkeypatch.setattr(files, "BYTES", 1000)
+    monkeypatch.setattr(csv_blocks, "BYTES", 1000)
 
 
 def log(rows, seed=0):

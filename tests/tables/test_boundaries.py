@@ -11,7 +11,7 @@ import pytest
 
 from upo.data.table import read_table
 from upo.errors import InputError
-from upo.tables import files
+from upo.tables import csv_blocks, files
 from upo.tables.files import read_blocks, read_every_column, read_whole
 
 COUNT = 300
@@ -63,7 +63,7 @@ def case(number, folder):
 
 def check(number, folder, monkeypatch):
     rows, path = case(number, folder)
-    monkeypatch.setattr(files, "BYTES", SIZES[number % len(SIZES)])
+    monkeypatch.setattr(csv_blocks, "BYTES", SIZES[number % len(SIZES)])
     expected = {name: [row[name] for row in rows] for name in ("user", "note", "item")}
     ratings = [float(row["rating"]) for row in rows]
     blocks = list(read_blocks(path, "t", ["user", "item"], ["rating"]))
@@ -105,14 +105,14 @@ def test_a_boundary_at_every_byte(tmp_path, monkeypatch):
     path = tmp_path / "t.csv"
     path.write_bytes('user,item,rating\n"a\r\nb","c\nü",1\n"d""\n",e,2\r\n'.encode())
     for size in range(20, 60):
-        monkeypatch.setattr(files, "BYTES", size)
+        monkeypatch.setattr(csv_blocks, "BYTES", size)
         found = read_whole(path, "t", ["user", "item"], ["rating"]).to_pydict()
         assert found == {"user": ["a\r\nb", 'd"\n'], "item": ["c\nü", "e"], "rating": [1.0, 2.0]}
 
 
 def test_a_row_longer_than_any_block_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "BYTES", 64)
-    monkeypatch.setattr(files, "LONGEST", 1024)
+    monkeypatch.setattr(csv_blocks, "BYTES", 64)
+    monkeypatch.setattr(csv_blocks, "LONGEST", 1024)
     path = tmp_path / "t.csv"
     path.write_text("user,item\n" + "1,2\n" * 30 + "x" * 5000 + ",3\n")
     for read in (read_whole, read_every_column):

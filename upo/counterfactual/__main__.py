@@ -12,7 +12,8 @@ from upo.core.console import command, quiet
 from upo.counterfactual.estimates import ESTIMATORS, RATIOS
 from upo.counterfactual.evaluate import evaluate
 from upo.counterfactual.metrics import METRICS
-from upo.tables.files import read_whole, table_writer
+from upo.tables.files import read_whole
+from upo.tables.writer import table_writer
 
 
 @dataclass(frozen=True)

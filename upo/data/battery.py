@@ -15,7 +15,8 @@ from upo.core.sampling import Permutation, stream_key
 from upo.data.coat import read_coat
 from upo.data.datamodule import RatingDataModule
 from upo.data.download import MOVIELENS
-from upo.data.exposure_world import ExposureWorld, WorldPlan
+from upo.data.exposure_plan import WorldPlan
+from upo.data.exposure_world import ExposureWorld
 from upo.data.interactions import LabelRule
 from upo.data.movielens import read_movielens
 from upo.data.rating_data import RatingData
