@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 
 from upo import benchmark as module
 from upo.errors import InputError
-from upo.report.table import published
+from upo.report.table import markdown, published
 from upo.tuning import tune
 
 SMALL = [
@@ -67,6 +67,15 @@ def test_a_failing_row_is_reported_and_the_others_go_on(counted, tmp_path, monke
 def test_unknown_rows_are_refused(named):
     with pytest.raises(InputError, match="estimators="):
         module.split_arguments([named])
+
+
+def test_runs_without_a_test_set_are_compared_on_held_out_rows():
+    row = {"seed": 0, "val_log_loss": 0.25, "ece": 0.5, "parameters": 7, "train_seconds": 1.0}
+    text = markdown({"ips": [row]}, command="", dataset="table", protocol="holdout", failed={})
+    header, _, values = text.splitlines()[-3:]
+    assert header.startswith("| estimator | val_log_loss | 95 % | paper | ece | parameters |")
+    assert "0.2500" in values
+    assert "| 0.5 |" in values
 
 
 def test_published_figures_are_those_of_the_paper():

@@ -63,7 +63,9 @@ def dispatch(words: list[str]) -> int | None:
         )
     quiet()
     module, _, function = COMMANDS[name][0].partition(":")
-    status: int | None = getattr(import_module(module), function)(rest)
+    run = getattr(import_module(module), function)
+    quiet()  # Lightning speaks up again when it is imported
+    status: int | None = run(rest)
     return status
 
 

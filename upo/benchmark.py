@@ -39,6 +39,7 @@ class Settings:
     out: Path = argument("gets the table as CSV and Markdown", default=Path("results"), value="DIR")
 
 
+RUNS = Path("outputs") / "benchmark"
 COMMAND = Command(
     "benchmark",
     "Run many estimators on one dataset and write one table",
@@ -105,7 +106,7 @@ def benchmark(arguments: Sequence[str]) -> int:
     if configs:
         config = next(iter(configs.values()))
         name = f"{config.dataset.name}-{config.protocol.name}"
-        folder = Path("outputs") / "benchmark" / name
+        folder = RUNS / name
         with (
             locked(out / f".{name}.lock", f"the table {out / name}.csv", _WAIT),
             locked(folder / NAME, f"the benchmark {folder}", _WAIT),
@@ -156,7 +157,7 @@ def _table(
     table = markdown(runs, command=command, dataset=dataset, protocol=protocol, failed=failed)
     write_rows(out / f"{stem}.csv", [row for rows in runs.values() for row in rows])
     write_atomically(out / f"{stem}.md", table)
-    sys.stdout.write(table + f"\nWritten to {out / stem}.csv and .md\n")
+    sys.stdout.write(f"{table}\nWritten to {out / stem}.csv and .md, the runs to {RUNS}\n")
     return 1 if failed else 0
 
 

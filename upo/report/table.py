@@ -8,6 +8,7 @@ from upo.metrics.names import DIAGNOSED
 from upo.runs.results import Row, seed_failed, spread
 
 Cell = tuple[float, float]
+RANKING = ("auc", "ndcg@", "f1@")
 
 
 def published(dataset: str) -> dict[str, dict[str, Cell]]:
@@ -32,6 +33,8 @@ def markdown(
 ) -> str:
     """One row for each estimator: mean +- sd, 95 % interval of the mean, the paper's mean.
 
+    The metrics are AUC, NDCG and F1, or the log-loss of held-out rows where there is no test set.
+
     Args:
         runs: Estimator -> its rows of results.
         command: The command that made them, printed on top.
@@ -40,9 +43,10 @@ def markdown(
         failed: Estimator -> why it has no rows.
     """
     first = next(iter(runs.values()))[0]
-    k = next(name.split("@")[1] for name in first if name.startswith("ndcg@"))
-    columns = {"auc": "auc", "ndcg": f"ndcg@{k}", "f1": f"f1@{k}"}
-    diagnostics = ["log_loss", *DIAGNOSED]
+    # without a test set there is what was held out of the log
+    ranking = {name.partition("@")[0]: name for name in first if name.startswith(RANKING)}
+    columns = ranking or {"val_log_loss": "val_log_loss"}
+    diagnostics = [name for name in ("log_loss", *DIAGNOSED) if name in first]
     paper = published(dataset)
     seeds = max(len(rows) for rows in runs.values())
     head = ["estimator"]
