@@ -51,6 +51,7 @@ def imputed_loss(
         =\mathrm{mean}_D\,\hat e+\frac{|O|}{|D|}\mathrm{mean}_O(e-\hat e)
 
     which is the doubly robust loss at :math:`\hat p=1`; right only if the imputed errors are.
+    It may be negative on a batch.
 
     Source: Steck, "Training and testing of recommender systems on data missing not at random",
     KDD 2010; the EIB estimator of Wang et al., ICML 2019, eq. (2).

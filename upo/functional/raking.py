@@ -10,7 +10,7 @@ LARGEST = 60.0  # exponent; sums of as many rows as there may be stay finite in 
 
 
 def margin_sums(value: Tensor, index: Tensor, size: int) -> Tensor:  # [R, N] x 2 -> [R, size]
-    """Sums of a value by user or item, over all ranks.
+    """Sums of a value by user or item, over all ranks; of any sign.
 
     Source: arithmetic of iterative proportional fitting.
     """
