@@ -1,5 +1,6 @@
 """What every metric here shares: the replica axis, checks of the input, exact sums over ranks."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from upo.metrics.checks import Rule, check
 
 UNKNOWN = -1  # layout entry not yet seen
 FLAT = 0  # layout entry: 1-D input, scalar result
+_ARGUMENTS = "arguments"
 
 
 class ReplicaMetric(Metric):
@@ -50,6 +52,17 @@ class ReplicaMetric(Metric):
     def add_sum(self, name: str, *shape: int, dtype: torch.dtype = torch.float64) -> None:
         """Add a sum state of shape ``[R, *shape]``."""
         self.add_state(name, torch.zeros(1, *shape, dtype=dtype), dist_reduce_fx="sum")
+
+    def add_arguments(self, *arguments: Any) -> None:
+        """Add a state of what ``update`` computes by, beside its inputs.
+
+        ``MetricCollection`` takes metrics whose states agree after a batch for one another; sums
+        over bins may agree though their edges differ. It allows for rounding, so the state is a
+        digest, whose bytes are equal or not.
+        """
+        text = repr([x.tolist() if isinstance(x, Tensor) else x for x in arguments])
+        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        self.add_state(_ARGUMENTS, torch.tensor(list(digest)), dist_reduce_fx=_same_arguments)
 
     def add_rows(
         self, name: str, *, dtype: torch.dtype = torch.float64, shared: bool = False
@@ -137,7 +150,7 @@ class ReplicaMetric(Metric):
             if isinstance(default, list):
                 if not state:
                     setattr(self, name, [self._no_rows(name)])
-            elif name != "layout":
+            elif name not in ("layout", _ARGUMENTS):
                 setattr(self, name, state.expand(self._sum_shape(default)).contiguous())
         super()._sync_dist(dist_sync_fn, process_group)
 
@@ -154,6 +167,16 @@ class ReplicaMetric(Metric):
         dtype, shared = self._empty_rows[name]
         shape = (0,) if shared else (0, max(int(self.layout[0]), 1))
         return torch.empty(shape, dtype=dtype, device=self.device)
+
+
+def _same_arguments(digests: Tensor) -> Tensor:
+    """The one digest of all ranks, ``[..., 16]``."""
+    if bool((digests != digests[0]).any()):
+        raise ValueError(
+            "Metric states of other arguments, such as edges of bins, cannot be joined; construct "
+            "the metric alike in every process."
+        )
+    return digests[0]
 
 
 def _common_layout(layouts: Tensor) -> Tensor:

@@ -94,6 +94,7 @@ class ExpectedCalibrationError(ReplicaMetric):
             self.add_rows("all_observed", dtype=torch.int8)
             self.add_rows("all_weight")
         else:
+            self.add_arguments(binning, edges)
             self.add_sum("weight", num_bins)
             self.add_sum("p_hat", num_bins)
             self.add_sum("observed", num_bins)

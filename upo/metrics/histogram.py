@@ -35,6 +35,7 @@ class PropensityHistogram(ReplicaMetric):
         super().__init__(**kwargs)
         self.edges, self.p_min = edges.double(), p_min
         self._counts: tuple[Tensor, Tensor] | None = None
+        self.add_arguments(self.edges, p_min)
         self.add_sum("counts_all", len(edges) - 1)
         self.add_sum("counts_observed", len(edges) - 1)
         self.add_sum("weights", 2)
