@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+RUNS := $(VENV)/.runs
+LOWEST := .venv-lowest
+PIP := $(BIN)/python -m pip install --quiet
 
-.PHONY: help train test test-slow lint format docs bench clean
+.PHONY: help train test test-slow test-lowest lint format docs bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-train: $(STAMP)  ## the main job on the embedded synthetic world
+train: $(RUNS)  ## the main job on the embedded synthetic world
 	$(BIN)/python train.py experiment=main
 
 test: $(STAMP)  ## the test suite
@@ -17,6 +20,12 @@ test: $(STAMP)  ## the test suite
 
 test-slow: $(STAMP)  ## the longer checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+test-lowest:  ## the suite with the oldest versions that pyproject.toml allows
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) .ci/lowest.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/lowest.txt --editable '.[dev]'
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -33,11 +42,27 @@ docs: $(STAMP)  ## the documentation, in site/index.html
 bench: $(STAMP)  ## steps against a plain PyTorch script, processes, memory, whole runs, growth with |D|
 	$(BIN)/python tests/benchmarks/bench.py
 
-clean:  ## remove .venv and whatever was built
-	rm -rf $(VENV) build dist site *.egg-info
+lock: $(STAMP)  ## write requirements.lock anew, from constraints.txt
+	$(BIN)/python .ci/lock.py
 
+clean:  ## remove .venv and whatever was built
+	rm -rf $(VENV) $(LOWEST) build dist site *.egg-info
+
+# LOCKED=1 takes no file whose SHA-256 is not in requirements.lock
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+ifdef LOCKED
+	$(PIP) --require-hashes --requirement requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+else
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+endif
+	touch $@ $(RUNS)
+
+# what training needs, without the tools of developers
+$(RUNS): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --editable .
 	touch $@

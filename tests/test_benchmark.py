@@ -95,3 +95,18 @@ def test_the_tuner_writes_what_a_run_picks_up(tmp_path, capsys):
     assert tuned.networks.prediction.dim in (32, 64, 128, 256)
     assert "imputation" not in tuned.learners  # ips has none
     assert "Best of 4 trials" in capsys.readouterr().out
+
+
+def test_a_table_without_a_test_set(counted, tmp_path, capsys):
+    rows = [f"u{k % 7},i{k % 11},{k % 5 + 1}\n" for k in range(77)]
+    (tmp_path / "log.csv").write_text("user,item,rating\n" + "".join(rows))
+    words = ["dataset=table", "dataset.train=log.csv", "estimators=naive", SMALL[-1]]
+    assert module.benchmark(words) == 0
+    head, cells = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith(("| estimator", "| naive"))
+    )
+    found = dict(zip(head, cells, strict=True))
+    assert 0 < float(found["val_log_loss"]) < 2
+    assert not any(name.startswith(("auc", "ndcg")) for name in found)

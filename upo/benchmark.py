@@ -149,7 +149,7 @@ def _table(
     runs: Mapping[str, list[Row]], failed: Mapping[str, str], out: Path, arguments: Sequence[str]
 ) -> int:
     if not runs:
-        raise InputError("No estimator finished: " + "; ".join(failed.values()))
+        raise InputError("No estimator finished: " + "; ".join(dict.fromkeys(failed.values())))
     first = next(iter(runs.values()))[0]
     dataset, protocol = str(first["dataset"]), str(first["protocol"])
     stem = f"{dataset}-{protocol.split()[0]}"

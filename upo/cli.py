@@ -34,6 +34,7 @@ from upo.runs.finished import finish, finished
 from upo.runs.folder import run
 from upo.runs.jobs import in_sweep, note, tell
 from upo.runs.overrides import prepared, train_help
+from upo.runs.places import given_folder
 from upo.runs.results import Row, side_by_side, summarize
 from upo.runs.resumed import SETTINGS, check_same, recorded
 from upo.training.settings import alone, place
@@ -212,7 +213,12 @@ def run_train(words: Sequence[str], *, called: str = "") -> None:
             sys.argv.append(f"hydra.sweep.dir={HydraConfig.get().sweep.dir}")
         return job(config)
 
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(started)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(started)()
+    except OSError as error:  # in a file of Hydra's
+        if error.filename is None:
+            error.filename = given_folder(argv)
+        raise
     status = tell()
     if status:
         raise SystemExit(status)

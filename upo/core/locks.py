@@ -5,7 +5,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from upo.errors import InputError, visible
@@ -72,8 +72,10 @@ def _acquired(path: Path) -> int | None:
                 os.close(handle)
                 return None
             if _same(handle, path):
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+                with suppress(OSError):  # a full disk is named by whoever has results to write
+                    os.ftruncate(handle, 0)
+                    name = f"process {os.getpid()} on {socket.gethostname()}"
+                    os.pwrite(handle, name.encode(), 0)
                 return handle
         except BaseException:
             os.close(handle)

@@ -13,7 +13,7 @@ LOG = "train.log"  # in a run folder
 class _Copied:
     """A stream whose lines are also written into a file; of a bar, the last state alone."""
 
-    def __init__(self, stream: TextIO, file: IO[str]) -> None:
+    def __init__(self, stream: TextIO, file: IO[bytes]) -> None:
         self._stream, self._file = stream, file
         self._line = ""
 
@@ -25,18 +25,18 @@ class _Copied:
         written = self._stream.write(text)
         *whole, self._line = (self._line + text).split("\n")
         self._line = self._line[self._line.rfind("\r") + 1 :]
-        self._note("".join(line.rstrip("\r").rpartition("\r")[2] + "\n" for line in whole))
+        self.note("".join(line.rstrip("\r").rpartition("\r")[2] + "\n" for line in whole))
         return written
 
     def finish(self) -> None:
         """Note a line that was not ended."""
         if self._line:
-            self._note(self._line + "\n")
+            self.note(self._line + "\n")
 
-    def _note(self, text: str) -> None:
-        with suppress(OSError, ValueError):  # a full disk ends the run where results are written
-            self._file.write(text)
-            self._file.flush()
+    def note(self, text: str) -> None:
+        """Write into the file alone."""
+        with suppress(OSError):  # a full disk ends the run where results are written
+            self._file.write(text.encode(errors="backslashreplace"))
 
 
 @contextmanager
@@ -47,14 +47,14 @@ def copied_to(path: Path) -> Iterator[None]:
         OSError: If the file cannot be opened.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+    with path.open("ab", buffering=0) as file:
         before = sys.stdout, sys.stderr
         copies = [_Copied(stream, file) for stream in before]
         sys.stdout, sys.stderr = copies
         try:
             yield
         except Exception:
-            copies[0]._note(traceback.format_exc())
+            copies[0].note(traceback.format_exc())
             raise
         finally:
             sys.stdout, sys.stderr = before

@@ -6,6 +6,7 @@ job of a sweep, also in a process of its own, finds the folder of its sweep.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from upo.errors import InputError
 
 LONGEST = 120  # characters of a name that stands for the settings of a job
 _ODD = re.compile(r"[^\w=,.+@:\[\]-]|^\.+")
+_claimed: list[str] = []  # by this process
 
 
 def new_folder(path: str) -> str:
@@ -34,6 +36,7 @@ def new_folder(path: str) -> str:
                 folder.mkdir()
             except FileExistsError:
                 continue
+            _claimed.append(str(folder))
             return str(folder)
     except OSError as error:
         raise InputError(
@@ -64,6 +67,14 @@ def folder_name(settings: str, number: str) -> str:
         name = re.sub(r"(?:^|(?<=,))[+\w.@-]*\.(\w+=)", r"\1", name)
     digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
     return f"{name.encode()[:LONGEST].decode(errors='ignore')}-{digest}"
+
+
+def given_folder(words: Sequence[str]) -> str | None:
+    """The folder that words for Hydra name, or the last that was made, for sentences."""
+    keys = ("hydra.run.dir=", "hydra.sweep.dir=")
+    named = [word.partition("=")[2].strip("'") for word in words if word.startswith(keys)]
+    found = named or _claimed
+    return found[-1] if found else None
 
 
 OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True, replace=True)

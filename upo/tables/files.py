@@ -96,6 +96,8 @@ def _kind(path: Path, key: str) -> str:
 def _sentences(path: Path, key: str) -> Iterator[None]:
     try:
         yield
+    except MemoryError:  # Arrow's is one of its exceptions, and says nothing of the file
+        raise
     except _DAMAGE as error:
         raise InputError(
             f"{key}={path} cannot be read ({first_line(error)}); fix that row or restore the file."

@@ -1,0 +1,117 @@
+"""Four processes on one folder, cache, search or benchmark: each ends right or with a sentence."""
+
+import csv
+import multiprocessing
+import os
+from pathlib import Path
+
+import launched
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = [
+    "dataset.n_users=40",
+    "dataset.n_items=30",
+    "dataset.density=0.2",
+    "trainer.accelerator=cpu",
+]
+RUN = ["estimator=naive", "progress=false", "figures=false", "logger=none"]
+FEW = "estimator.stages.debias.epochs=300"
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(["upo.cli", "upo.tuning", "upo.benchmark", "upo.figures"])
+
+pytestmark = pytest.mark.slow
+
+
+def quietly(errors):
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def train(errors, gate, *words):
+    quietly(errors)
+    gate.wait(120)
+    launched.train(*words, quiet=False)
+
+
+def command(errors, gate, folder, name, words):
+    quietly(errors)
+    gate.wait(120)
+    import torch
+
+    from upo import benchmark, tuning
+    from upo.core.console import command as ended
+
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    call = {"benchmark": benchmark.main, "tuning": tuning.main}[name]
+    ended(lambda: call(words))
+
+
+def four(folder, function, *args):
+    """Statuses and what was said on standard error, of four that begin at once."""
+    gate = FORK.Barrier(4)
+    errors = [folder / f"errors{k}" for k in range(4)]
+    processes = [FORK.Process(target=function, args=(path, gate, *args)) for path in errors]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    return [p.exitcode for p in processes], [path.read_text() for path in errors]
+
+
+def one_and_three(statuses, said):
+    assert sorted(statuses) == [0, 1, 1, 1]
+    for status, text in zip(statuses, said, strict=True):
+        if status:
+            assert "is in use by process " in text
+            assert "Traceback" not in text
+
+
+def test_one_run_folder(tmp_path):
+    run = tmp_path / "run"
+    one_and_three(*four(tmp_path, train, *SMALL, *RUN, FEW, f"hydra.run.dir={run}"))
+    with (run / "results.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 1
+
+
+def test_one_resumed_run(tmp_path):
+    run = tmp_path / "run"
+    process = FORK.Process(target=launched.train, args=[*SMALL, *RUN, f"hydra.run.dir={run}"])
+    process.start()
+    process.join(240)
+    (run / "checkpoints" / "debias.pt").unlink()
+    one_and_three(*four(tmp_path, train, f"resume={run}"))
+
+
+def test_one_search(tmp_path):
+    words = ["estimator=naive", "trials=4", "batch=2", FEW, f"out={tmp_path / 'out'}", *SMALL]
+    one_and_three(*four(tmp_path, command, tmp_path, "tuning", words))
+    (found,) = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert found.name == "naive.yaml"
+
+
+def test_one_benchmark(tmp_path):
+    words = ["estimators=naive", FEW, f"out={tmp_path / 'out'}", *SMALL]
+    one_and_three(*four(tmp_path, command, tmp_path, "benchmark", words))
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["synthetic-holdout.csv", "synthetic-holdout.md"]
+
+
+def test_one_cache(tmp_path):
+    base = tmp_path / "ml-100k"
+    base.mkdir()
+    rows = [f"{k % 30 + 1}\t{k * 7 % 40 + 1}\t{k % 5 + 1}\t0\n" for k in range(120)]
+    log = tmp_path / "log.csv"
+    pairs = {tuple(row.split("\t")[:2]): row.split("\t")[2] for row in rows}
+    log.write_text("user,item,rating\n" + "".join(f"{u},{i},{r}\n" for (u, i), r in pairs.items()))
+    words = [
+        *("dataset=semisynthetic_table", f"dataset.train={log}"),
+        *(f"dataset.cache_dir={tmp_path / 'cache'}", *SMALL[3:], *RUN),
+    ]
+    statuses, said = four(tmp_path, train, *words, f"hydra.run.dir='${{new_folder:{tmp_path}/run}}'")
+    assert statuses == [0] * 4, said
+    results = [path.read_text() for path in tmp_path.glob("run*/results.csv")]
+    assert len(results) == 4
+    assert len({tuple(text.split(",")[-15:-1]) for text in results}) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 1
