@@ -99,17 +99,17 @@ def test_one_benchmark(tmp_path):
 
 
 def test_one_cache(tmp_path):
-    base = tmp_path / "ml-100k"
-    base.mkdir()
-    rows = [f"{k % 30 + 1}\t{k * 7 % 40 + 1}\t{k % 5 + 1}\t0\n" for k in range(120)]
-    log = tmp_path / "log.csv"
-    pairs = {tuple(row.split("\t")[:2]): row.split("\t")[2] for row in rows}
-    log.write_text("user,item,rating\n" + "".join(f"{u},{i},{r}\n" for (u, i), r in pairs.items()))
+    pairs = sorted({(k % 30, k * 7 % 40) for k in range(600)})
+    rows = [f"{u},{i},{(u * i) % 5 + 1}\n" for u, i in pairs]
+    (tmp_path / "log.csv").write_text("user,item,rating\n" + "".join(rows))
     words = [
-        *("dataset=semisynthetic_table", f"dataset.train={log}"),
-        *(f"dataset.cache_dir={tmp_path / 'cache'}", *SMALL[3:], *RUN),
+        *("dataset=semisynthetic", f"dataset.train={tmp_path / 'log.csv'}"),
+        *(f"dataset.cache_dir={tmp_path / 'cache'}", SMALL[3], *RUN),
+        "estimator.stages.debias.epochs=2",
     ]
-    statuses, said = four(tmp_path, train, *words, f"hydra.run.dir='${{new_folder:{tmp_path}/run}}'")
+    statuses, said = four(
+        tmp_path, train, *words, f"hydra.run.dir='${{new_folder:{tmp_path}/run}}'"
+    )
     assert statuses == [0] * 4, said
     results = [path.read_text() for path in tmp_path.glob("run*/results.csv")]
     assert len(results) == 4
