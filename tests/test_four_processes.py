@@ -103,7 +103,7 @@ def test_one_cache(tmp_path):
     rows = [f"{u},{i},{(u * i) % 5 + 1}\n" for u, i in pairs]
     (tmp_path / "log.csv").write_text("user,item,rating\n" + "".join(rows))
     words = [
-        *("dataset=semisynthetic", f"dataset.train={tmp_path / 'log.csv'}"),
+        *("dataset=semisynthetic", f"dataset.base.train={tmp_path / 'log.csv'}"),
         *(f"dataset.cache_dir={tmp_path / 'cache'}", SMALL[3], *RUN),
         "estimator.stages.debias.epochs=2",
     ]
