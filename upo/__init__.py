@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from upo import losses, metrics
     from upo.api import fit
     from upo.audit import audit  # type: ignore[no-redef, unused-ignore]  # also a module
+    from upo.audit.repair import repair
     from upo.counterfactual import evaluate
     from upo.errors import (
         FailedSeedsWarning,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         UselessWeightsWarning,
     )
     from upo.fitted import Fitted, NotFittedError, load
+    from upo.propensity import Propensity
 
 __version__ = "0.1.0"  # the package's, too: pyproject.toml reads it here
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "Fitted",
     "InputError",
     "NotFittedError",
+    "Propensity",
     "UnseenIdsWarning",
     "UselessModelWarning",
     "UselessWeightsWarning",
@@ -35,18 +38,21 @@ __all__ = [
     "load",
     "losses",
     "metrics",
+    "repair",
 ]
 _HOMES = {
     "FailedSeedsWarning": "upo.errors",
     "Fitted": "upo.fitted",
     "InputError": "upo.errors",
     "NotFittedError": "upo.fitted",
+    "Propensity": "upo.propensity",
     "UnseenIdsWarning": "upo.errors",
     "UselessModelWarning": "upo.errors",
     "UselessWeightsWarning": "upo.errors",
     "evaluate": "upo.counterfactual",
     "fit": "upo.api",
     "load": "upo.fitted",
+    "repair": "upo.audit.repair",
 }
 
 

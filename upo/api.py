@@ -10,10 +10,13 @@ from upo.core.seeds import parse_seeds
 from upo.data.datamodule import InMemoryDataModule
 from upo.data.frames import Columns, rating_data_from_frames
 from upo.data.interactions import LabelRule
+from upo.data.observations import observations_from_frame
 from upo.errors import FailedSeedsWarning, InputError, UselessModelWarning, UselessWeightsWarning
 from upo.fitted import Fitted, load
+from upo.fitted.model import OBSERVED
 from upo.fitted.settings import as_library, composed_run, flat, plain, resolved
 from upo.metrics.names import DIAGNOSED, WORTH, measured_on_test
+from upo.propensity import learned
 from upo.runs.auto import chosen
 from upo.runs.config import check
 from upo.runs.experiment import Experiment
@@ -35,6 +38,7 @@ def fit(
     item: str = "item",
     rating: str = "rating",
     label_threshold: float = 3.0,
+    target: str = "positive",
     user_features: Any = None,
     item_features: Any = None,
     progress: bool = True,
@@ -54,6 +58,8 @@ def fit(
         item: Name of the item column.
         rating: Name of the rating column.
         label_threshold: Ratings of at least this are positive.
+        target: What is predicted: ``positive`` ratings, or what is ``observed``, for a log of
+            clicks that has no ratings: then the propensity alone is trained, and answers.
         user_features: A table with the user column and columns of numbers or of categories (text
             of few values), a row for every user of both tables. BMSE measures balance over them,
             and ``fm`` networks read them: these also answer for users without a rating, if the
@@ -76,6 +82,35 @@ def fit(
     columns = Columns(user, item, rating)
     if train is None:
         raise InputError("train is None; give a data frame with a user, an item and a rating.")
+    if target not in ("positive", OBSERVED):
+        raise InputError(f"target must be positive or observed, got {target!r}.")
+    if target == OBSERVED:
+        if test is not None:
+            raise InputError(
+                "target='observed' reads no ratings, so there is nothing to test; leave test= out."
+            )
+        check_columns(train, [user, item], "train")
+        return learned(
+            observations_from_frame(
+                train,
+                user=user,
+                item=item,
+                user_features=user_features,
+                item_features=item_features,
+            ),
+            flat(overrides),
+            columns=(user, item),
+            seeds=parse_seeds(seeds),
+            progress=progress,
+            params={
+                "estimator": estimator or "upo_ips",
+                "seeds": parse_seeds(seeds),
+                **{"user": user, "item": item, "rating": rating, "target": target},
+                "label_threshold": float(label_threshold),
+                "overrides": {key: plain(value) for key, value in flat(overrides).items()},
+            },
+            estimator=estimator or "upo_ips",
+        )
     for frame, source in ((train, "train"), (test, "test")):
         check_columns(frame, [user, item, rating], source)
     for frame, key, source in (

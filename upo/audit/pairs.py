@@ -61,6 +61,7 @@ class AuditPairs:
         scale: The factor a, in pairs of D.
         columns: Features and groups.
         notes: What was left out, in sentences.
+        order: Row of the table that each is.
     """
 
     users: Integers
@@ -74,6 +75,7 @@ class AuditPairs:
     scale: Floats
     columns: list[Column]
     notes: list[str]
+    order: Integers
 
     def __len__(self) -> int:
         return len(self.p)
@@ -161,6 +163,7 @@ def read_pairs(frame: Any, names: Names, features: Sequence[str] | None, source:
         scale=scale,
         columns=columns,
         notes=notes,
+        order=order,
     )
 
 

@@ -71,9 +71,11 @@ class RatingData:
     cells: Cells | None = None  # D; all of users x items if not given. Test pairs lie outside
     unrated_users: Unrated | None = None
     unrated_items: Unrated | None = None
+    labelled: bool = True  # false where rows say what was observed and nothing else
 
     def __post_init__(self) -> None:
-        _check_classes(self.train, self.label_rule, f"{self.name}, train")
+        if self.labelled:
+            _check_classes(self.train, self.label_rule, f"{self.name}, train")
         size = (self.train.n_users, self.train.n_items)
         if self.test is not None:
             other = (self.test.n_users, self.test.n_items)
@@ -116,6 +118,13 @@ def _check_classes(rows: Interactions, rule: LabelRule, where: str) -> None:
     if positive in (0.0, 1.0):
         missing = "negative" if positive else "positive"
         low, high = float(rows.ratings.min()), float(rows.ratings.max())
+        if low == high:
+            raise InputError(
+                f"{where}: every rating is {low:g}, so no label differs from another, and "
+                "predictions need ratings of both kinds; add them. For a log of clicks, "
+                "upo.Propensity learns propensities without ratings, and upo.fit(..., "
+                "target='observed') predicts what is observed."
+            )
         raise InputError(
             f"{where}: no {missing} label is left under the label rule '{rule}' (its {len(rows)} "
             f"ratings lie in {low:g}..{high:g}); choose another dataset.label_threshold."

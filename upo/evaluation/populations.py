@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import share
-from upo.core.sampling import EpochStream, Permutation, stream_key
+from upo.core.sampling import EpochStream, stream_key
 from upo.data.rating_data import RatingData, Truth
 from upo.evaluation.mar import MarSet, blocks
 from upo.models.estimator import Estimator
@@ -49,7 +49,7 @@ class Population(ABC):
 
     def _drawn(self, purpose: str, lo: int, hi: int, size: int) -> Tensor:  # [hi - lo]
         """Numbers lo .. hi - 1 of a sample of ``size`` pairs of D."""
-        domain = Permutation(self.space.n_pairs, self.space.n_items)
+        domain = self.space.order()
         stream = EpochStream(domain, stream_key(self.space.seeds[:1], purpose))
         return stream.rows(0, 1, lo, hi, size)[0, 0]
 

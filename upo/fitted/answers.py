@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from upo.core.sampling import EpochStream, Permutation, stream_key
+from upo.core.sampling import EpochStream, stream_key
 from upo.models.estimator import Estimator
 from upo.models.factorization_machine import FactorizationMachine
 from upo.pairs import Pairs
@@ -24,10 +24,11 @@ class Answers:
 
     Args:
         estimator: The trained networks, with the log as its pair space.
+        answer: What items are ranked by, as in ``values``.
     """
 
-    def __init__(self, estimator: Estimator) -> None:
-        self.estimator = estimator.eval()
+    def __init__(self, estimator: Estimator, *, answer: str = "prediction") -> None:
+        self.estimator, self.answer = estimator.eval(), answer
         self.replicas = estimator.space.replicas
         keys, n_items = estimator.space.keys, estimator.space.n_items
         users = torch.div(keys, n_items, rounding_mode="floor")
@@ -75,7 +76,7 @@ class Answers:
         """
         space = self.estimator.space
         drawn = min(space.n_pairs, round(unobserved / max(1e-9, 1 - space.density)))
-        domain = Permutation(space.n_pairs, space.n_items)
+        domain = space.order()
         stream = EpochStream(domain, stream_key(torch.tensor([seed]), "sample of pairs"))
         keys = stream.rows(0, 1, 0, drawn, drawn)[0, 0].to(space.keys.device)
         pairs = space.pairs(keys, drawn)
@@ -104,7 +105,7 @@ class Answers:
         """
         grid_users = users.repeat_interleave(len(self.items))
         grid_items = self.items.repeat(len(users))
-        scores = self.values("prediction", grid_users, grid_items).mean(0)
+        scores = self.values(self.answer, grid_users, grid_items).mean(0)
         if exclude_seen:
             space = self.estimator.space
             where = space.keys.device

@@ -15,6 +15,7 @@ from upo.tables.ids import restored_ids
 from upo.tables.numbering import Ids
 
 SEEDS = 10_000  # replicas; each has its own part of every network
+TARGETS = ("positive", "rating", "observed")
 PAIRS = 2**62  # users x items, whose keys are int64
 
 
@@ -38,6 +39,8 @@ class Content:
         item_ids: By index, all different.
         metrics: A row for each seed, or none.
         params: Arguments of ``upo.fit``, if the model comes from there.
+        target: What predictions are of.
+        cells: ``[M]`` sorted keys of D, where a table listed them.
     """
 
     config: str
@@ -51,6 +54,8 @@ class Content:
     item_ids: Ids
     metrics: pd.DataFrame
     params: dict[str, Any] | None
+    target: str = "positive"
+    cells: Tensor | None = None
 
 
 def checked(content: Mapping[str, Any]) -> Content:
@@ -79,11 +84,20 @@ def checked(content: Mapping[str, Any]) -> Content:
     params = content.get("params")
     if params is not None and not isinstance(params, dict):
         raise ContentError("its parameters have no names")
+    target = content.get("target", "positive")
+    if target not in TARGETS:
+        raise ContentError("it predicts something unknown")
+    keys = _keys(content.get("keys"), *size)
+    cells = content.get("cells")
+    if cells is not None:
+        cells = _keys(cells, *size)
+        if not bool(torch.isin(keys, cells).all()):
+            raise ContentError("its log has pairs outside D")
     return Content(
         config=config,
         networks=dict(networks or {}),
         seeds=seeds,
-        keys=_keys(content.get("keys"), *size),
+        keys=keys,
         size=size,
         features=_features(content.get("features", [None, None]), known),
         columns=(columns[0], columns[1]),
@@ -91,6 +105,8 @@ def checked(content: Mapping[str, Any]) -> Content:
         item_ids=ids[1],
         metrics=_metrics(content.get("metrics"), len(seeds)),
         params=params,
+        target=target,
+        cells=cells,
     )
 
 

@@ -13,6 +13,7 @@ from upo.core.archive import ArchiveError, read_archive
 from upo.core.budget import Budget
 from upo.core.distributed import rank
 from upo.core.yaml_files import YamlError, parse_yaml
+from upo.data.observations import ListedCells
 from upo.errors import InputError
 from upo.fitted.content import ContentError, check_networks, checked, elements
 from upo.fitted.parts import ForeignPartError, build
@@ -38,6 +39,7 @@ def write_model(
     user_ids: Ids,
     item_ids: Ids,
     params: Mapping[str, Any] | None,
+    target: str = "positive",
 ) -> Path:
     """Write a model into a folder, in one move; the arguments are those of ``Fitted``.
 
@@ -59,6 +61,8 @@ def write_model(
         "item_ids": plain_ids(item_ids, "item"),
         "metrics": {name: metrics[name].tolist() for name in metrics},
         "params": None if params is None else dict(params),
+        "target": target,
+        "cells": _listed(estimator.space),
     }
     if rank() == 0:
         try:
@@ -98,6 +102,7 @@ def read_model(folder: str | Path, *, trusted: bool) -> dict[str, Any]:
             torch.zeros(len(content.keys)),
             *content.size,
             content.seeds,
+            cells=None if content.cells is None else ListedCells(content.cells),
             features=content.features,
         )
         if trusted:
@@ -117,7 +122,13 @@ def read_model(folder: str | Path, *, trusted: bool) -> dict[str, Any]:
         "user_ids": content.user_ids,
         "item_ids": content.item_ids,
         "params": content.params,
+        "target": content.target,
     }
+
+
+def _listed(space: PairSpace) -> torch.Tensor | None:
+    """The keys of D, where a table listed them."""
+    return space.cells.keys.cpu() if isinstance(space.cells, ListedCells) else None
 
 
 def stranger(

@@ -22,6 +22,9 @@ from upo.tables.frames import check_nulls, to_arrow
 from upo.tables.ids import Places, check_columns
 from upo.tables.numbering import Ids
 
+OBSERVED = "observed"
+WHAT = {OBSERVED: "propensity"}  # the network that answers for a target, if not the prediction
+
 
 class NotFittedError(InputError, AttributeError):
     """What was asked for was not fitted; also an ``AttributeError``, as in scikit-learn."""
@@ -44,6 +47,7 @@ class Fitted:
         user_ids: Ids by index.
         item_ids: Ids by index.
         config: The estimator's configuration.
+        target: What predictions are of: ``positive``, or ``observed``.
     """
 
     def __init__(
@@ -56,8 +60,12 @@ class Fitted:
         user_ids: Ids,
         item_ids: Ids,
         params: Mapping[str, Any] | None = None,
+        target: str = "positive",
     ) -> None:
-        self.answers = Answers(estimator)
+        self.target = target
+        self.answers = Answers(
+            estimator, answer="propensity" if target == OBSERVED else "prediction"
+        )
         self.estimator, self.config, self.metrics = estimator, config, metrics
         self.columns, self.user_ids, self.item_ids = columns, user_ids, item_ids
         self._places = Places(user_ids), Places(item_ids)
@@ -95,7 +103,7 @@ class Fitted:
         return copy.deepcopy(self._params) if deep else dict(self._params)
 
     def predict(self, pairs: Any, *, average: bool = True) -> "pd.Series[float] | pd.DataFrame":
-        """P(positive rating) of each pair, debiased.
+        """P(positive rating) of each pair, debiased; P(observed) with ``target="observed"``.
 
         Args:
             pairs: A data frame with the user and the item column.
@@ -104,7 +112,7 @@ class Fitted:
         Raises:
             InputError: If a column is missing or has gaps.
         """
-        return self._answer("prediction", pairs, average)
+        return self._answer(self.answers.answer, pairs, average, name="prediction")
 
     def propensity(self, pairs: Any, *, average: bool = True) -> "pd.Series[float] | pd.DataFrame":
         """P(observed) of each pair as learned, that is before the clip of the weights.
@@ -237,6 +245,7 @@ class Fitted:
             user_ids=self.user_ids,
             item_ids=self.item_ids,
             params=self._params,
+            target=self.target,
         )
 
     def values(self, what: str, pairs: Any) -> Tensor:
@@ -266,7 +275,9 @@ class Fitted:
         check_nulls(table, "pairs")
         return self._places[0].find(table[user]), self._places[1].find(table[item])
 
-    def _answer(self, what: str, pairs: Any, average: bool) -> "pd.Series[float] | pd.DataFrame":
+    def _answer(
+        self, what: str, pairs: Any, average: bool, name: str | None = None
+    ) -> "pd.Series[float] | pd.DataFrame":
         places = self.places(pairs)
         unseen = Unseen.of(*places)
         values = self.answers.values(what, *places)
@@ -274,7 +285,7 @@ class Fitted:
         index = pairs.index if isinstance(pairs, pd.DataFrame) else None
         answer: pd.Series[float] | pd.DataFrame
         if average:
-            answer = pd.Series(values.mean(0).numpy(), index=index, name=what)
+            answer = pd.Series(values.mean(0).numpy(), index=index, name=name or what)
         else:
             answer = pd.DataFrame(values.T.numpy(), index=index, columns=self.seeds)
         answer.attrs.update(unseen.shares)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from upo.core.distributed import world_size
-from upo.core.sampling import EpochStream, Permutation, stream_key
+from upo.core.sampling import EpochStream, stream_key
 from upo.errors import InputError
 from upo.functional.binning import bins_from_edges, equal_mass_bins, equal_mass_edges
 from upo.functional.propensity import bin_index
@@ -55,7 +55,7 @@ class Bins(nn.Module):
             return
         space = estimator.space
         size = min(self.sample, space.n_pairs)
-        domain = Permutation(space.n_pairs, space.n_items)
+        domain = space.order()
         stream = EpochStream(domain, stream_key(space.seeds, "bins"))
         index = stream.rows(epoch, 1, 0, size, size)[:, 0]
         self.edges = equal_mass_edges(estimator.propensity(space.pairs(index, size)), self.num_bins)

@@ -13,7 +13,7 @@ from upo.core.layers import ReplicaEmbedding, ReplicaLinear, Sizes
 from upo.core.optim import Hyper
 from upo.errors import InputError
 
-STARTS = ("zero", "rate")
+STARTS = ("zero", "rate", "density")
 LEAST_RATE = 1e-4  # a share of positive labels is read inside [this, 1 - this]
 
 
@@ -51,15 +51,19 @@ def start_std(
 
 
 def start_logit(sizes: Sizes, start: str) -> Tensor:  # [R]
-    """Where a global term starts: at 0, or at the logit of the share of positive training labels.
+    """Where a global term starts: at 0, or at the logit of a share.
 
-    A share of 0 or 1 is read as 1e-4 from there.
+    That is the share of positive training labels, of which 0 or 1 is read as 1e-4 from there, or,
+    for a propensity, |O| / |D|.
 
     Raises:
         InputError: If ``start`` is unknown.
     """
     if start not in STARTS:
         raise InputError(f"start of a network must be one of {list(STARTS)}, got {start!r}.")
+    if start == "density":
+        density = torch.tensor(min(sizes.density, 1 - 1e-6))
+        return torch.logit(density).expand(len(sizes.seeds)).clone()
     if start == "zero" or sizes.log is None:
         return torch.zeros(len(sizes.seeds))
     rate = sizes.log.positive_rate().cpu()

@@ -28,8 +28,8 @@ class FactorizationMachine(Embeddings):
         init_std: Standard deviation of the initial embeddings.
         init_scale: The same in units of 1 / sqrt(dim); .1 if neither is given.
         biases: Linear terms of the users and items, and a global one.
-        start: Where the global term starts: ``zero``, or ``rate``, the logit of the share of
-            positive training labels.
+        start: Where the global term starts: ``zero``; ``rate``, the logit of the share of
+            positive training labels; or ``density``, that of |O| / |D|.
         purpose: Name of the network; networks of other names start elsewhere.
 
     Raises:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from upo.core.layers import Sizes
-from upo.core.sampling import EpochStream, Permutation, stream_key
+from upo.core.sampling import EpochStream, stream_key
 from upo.errors import InputError
 from upo.functional.kernels import unit_range
 from upo.models.estimator import Estimator
@@ -46,9 +46,7 @@ class ReferencePairs(nn.Module):
     def place(self, estimator: Estimator, representation: str) -> Pairs:
         """Draw the set, take its features from a trained network, and return its pairs."""
         space = estimator.space
-        stream = EpochStream(
-            Permutation(space.n_pairs, space.n_items), stream_key(space.seeds, self.purpose)
-        )
+        stream = EpochStream(space.order(), stream_key(space.seeds, self.purpose))
         drawn = stream.rows(0, 1, 0, min(self.count, space.n_pairs), space.n_pairs)[:, 0]
         again = torch.arange(self.count, device=drawn.device) % drawn.shape[-1]
         pairs = space.pairs(drawn[:, again], self.count)

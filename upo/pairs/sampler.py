@@ -80,7 +80,7 @@ class BatchSampler:
             self._full.binned = None
             return [self._full] * count
         # a part of D has no whole rows of items
-        domain = Permutation(self.n_cells, None if self.hold_out else self.space.n_items)
+        domain = Permutation(self.n_cells) if self.hold_out else self.space.order()
         stream = EpochStream(domain, self._key("pairs"))
         index = self._cells(stream.rows(first, count, lo, hi, self.pair_batch))
         chunk = self.space.pairs(index, self.pair_batch)

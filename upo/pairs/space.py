@@ -198,7 +198,7 @@ class PairSpace(nn.Module):
         """
         if self._first_cell:
             positions = (positions + self._first_cell) % self.n_pairs
-        return self._cells()(positions, self._cell_key(positions.dim()))
+        return self.order()(positions, self._cell_key(positions.dim()))
 
     def held_cells(self, lo: int, hi: int) -> Tensor:
         """``[R, hi - lo]`` held-out pairs of D by number (positions of ``n_held_cells``)."""
@@ -214,10 +214,12 @@ class PairSpace(nn.Module):
     def _cell_place(self, keys: Tensor) -> Tensor:
         """Positions of keys of D in each replica's order of D."""
         number = keys if self.cells is None else self.cells.number(keys)
-        return self._cells().inverse(number, self._cell_key(keys.dim()))
+        return self.order().inverse(number, self._cell_key(keys.dim()))
 
-    def _cells(self) -> Permutation:
-        return Permutation(self.n_pairs, self.n_items)
+    def order(self) -> Permutation:
+        """Keyed permutations of the numbers of the pairs of D."""
+        columns = None if self.n_pairs % self.n_items else self.n_items
+        return Permutation(self.n_pairs, columns)
 
     def _cell_key(self, dim: int) -> Tensor:
         return stream_key(self.seeds, "cells").view(-1, *[1] * (dim - 1))

@@ -8,9 +8,9 @@ all, and says the logits of its fold. The map from these logits to o corrects th
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from upo.core.sampling import EpochStream, Permutation, stream_key
+from upo.core.sampling import EpochStream, stream_key
 from upo.errors import InputError
 from upo.evaluation.mar import blocks
 from upo.models.calibration import Calibration, Cells
@@ -28,9 +28,7 @@ Build = Callable[[PairSpace], tuple[Estimator, list[StageModule]]]
 def sampled_cells(space: PairSpace) -> Cells:
     """Every observed cell and a uniform sample of the others, or all of them where D is small."""
     size = min(space.n_pairs, max(OTHERS * space.n_observed, LEAST))
-    stream = EpochStream(
-        Permutation(space.n_pairs, space.n_items), stream_key(space.seeds[:1], "calibration")
-    )
+    stream = EpochStream(space.order(), stream_key(space.seeds[:1], "calibration"))
     drawn = []
     for lo, hi in blocks(0, size, 1):
         pairs = space.pairs(stream.rows(0, 1, lo, hi, size)[:, 0], hi - lo)
@@ -91,7 +89,7 @@ def calibrate(estimator: Estimator, folds: int, build: Build, train: Train) -> N
 
 
 def check_schedule(estimator: Estimator, debiasing: Sequence[StageModule], folds: int) -> None:
-    """Refuse what cannot be calibrated after a stage of its own.
+    """Refuse a propensity that has no stages of its own.
 
     Args:
         estimator: The networks.
@@ -104,9 +102,8 @@ def check_schedule(estimator: Estimator, debiasing: Sequence[StageModule], folds
     """
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
         raise InputError(f"propensity.folds must be a whole number of at least 2, got {folds!r}.")
-    calibration = estimator.networks["calibration"]
-    assert isinstance(calibration, Calibration)
-    roles = _behind(estimator, calibration)
+    role = estimator.calibrated("propensity")
+    roles = {role, *_behind(estimator, estimator.network(role))}
     beside = any(
         learner.network in roles and learner.optimizer is not None
         for stage in debiasing
@@ -114,18 +111,15 @@ def check_schedule(estimator: Estimator, debiasing: Sequence[StageModule], folds
     )
     if beside or hasattr(estimator.weighting, "propensity"):
         raise InputError(
-            "propensity.calibrate corrects a propensity that is learned before the prediction, and "
-            "that of this estimator is learned beside it; choose another propensity=, such as upo "
-            "or additive, or set propensity.calibrate=none."
+            "A propensity that stands alone or is calibrated (propensity.calibrate) is learned "
+            "before the prediction, and this one is learned beside it; choose another propensity, "
+            "such as upo or additive."
         )
 
 
-def _behind(estimator: Estimator, network: Derived) -> set[str]:
+def _behind(estimator: Estimator, network: nn.Module) -> set[str]:
     """Roles that a network is derived from, in the end."""
     roles: set[str] = set()
-    for role in network.sources:
-        roles.add(role)
-        source = estimator.network(role)
-        if isinstance(source, Derived):
-            roles |= _behind(estimator, source)
+    for role in network.sources if isinstance(network, Derived) else ():
+        roles |= {role} | _behind(estimator, estimator.network(role))
     return roles

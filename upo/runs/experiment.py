@@ -213,6 +213,33 @@ class Experiment:
         whole[[r for r in range(len(whole)) if r not in failures]] = value
         return whole
 
+    @companions()
+    def run_propensity(self) -> RunResult:
+        """Train and calibrate the propensity alone; the prediction stays as it starts.
+
+        Raises:
+            InputError: If the propensity is learned beside the prediction.
+        """
+        data = self.datamodule.data
+        mar = MarSet(data, self.datamodule.k)
+        self.protocol.use(mar)
+        space = PairSpace.of(data, self.seeds, 0.0)
+        estimator, modules = self._built(self.config.estimator, space, mar)
+        debiasing = next(n for n, m in enumerate(modules) if isinstance(m, DebiasingModule))
+        first, then = modules[:debiasing], modules[debiasing:]
+        check_schedule(estimator, then, self.config.propensity.folds)
+        with freed_memory_kept():
+            stages = [self._fit(module, (), None) for module in first]
+            seconds = self._calibrate(estimator, then, mar, None)
+        estimator.eval()
+        with torch.no_grad():
+            diagnosis = Diagnostics(data, mar).measure(estimator)
+        balanced = any(features is not None for features in data.features)
+        wanted = ("ece", "bmse") if balanced else ("ece",)
+        values = {name: x.cpu() for name, x in diagnosis.columns.items() if name in wanted}
+        seconds += sum(stage.seconds for stage in stages)
+        return RunResult(estimator, values, diagnosis, stages, self.seeds, seconds)
+
     def _built(
         self, config: DictConfig, space: PairSpace, mar: MarSet
     ) -> tuple[Estimator, list[StageModule]]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import share
-from upo.core.sampling import EpochStream, Permutation, stream_key
+from upo.core.sampling import EpochStream, stream_key
 from upo.errors import InputError
 from upo.evaluation.held_cells import HeldCells
 from upo.functional.propensity import bin_residuals
@@ -90,8 +90,6 @@ class PropensityModule(StageModule):
     def _probe(self) -> Pairs:
         space = self.estimator.space
         size = min(PROBE_PAIRS, space.n_pairs)
-        stream = EpochStream(
-            Permutation(space.n_pairs, space.n_items), stream_key(space.seeds, "probe")
-        )
+        stream = EpochStream(space.order(), stream_key(space.seeds, "probe"))
         lo, hi = share(size)
         return space.pairs(stream.rows(0, 1, lo, hi, size)[:, 0], size)

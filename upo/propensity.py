@@ -1,0 +1,218 @@
+"""``upo.Propensity``: propensities of a log without ratings; ``docs/propensities.md`` shows it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from upo.audit import Audit, audit
+from upo.core.seeds import parse_seeds
+from upo.data.datamodule import InMemoryDataModule
+from upo.data.observations import observations_from_frame
+from upo.data.rating_data import RatingData
+from upo.errors import InputError, UselessWeightsWarning
+from upo.evaluation.overlap import weight_columns
+from upo.fitted import Fitted, NotFittedError, load
+from upo.fitted.model import OBSERVED
+from upo.fitted.settings import as_library, composed_run, flat, plain, resolved
+from upo.runs.experiment import Experiment
+from upo.runs.remarks import useless_weights
+from upo.tables.ids import check_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SMALL = {"estimator.networks.prediction.dim": 1}  # it is not trained
+
+
+class Propensity:
+    """P(observed) of pairs, learned from what was observed; no rating is read.
+
+    Args:
+        kind: A name of ``conf/propensity`` that is learned before the prediction: ``upo``,
+            ``additive``, ``fm`` (reads features, and answers for new ids by them), ...
+        calibrate: Correction on cells that copies did not see: ``none``, ``isotonic``,
+            ``histogram`` or ``gbdt``.
+        folds: Parts of D for that.
+        seeds: A count, or a list of seeds; the mean of all answers.
+        user: Name of the user column.
+        item: Name of the item column.
+        observed: Name of a column of 0 and 1, if the table lists the pairs of D, observed ones and
+            others; without one, every row is an observed pair and D is users x items.
+        progress: Draw progress bars.
+        **overrides: Further settings, as in ``upo.fit``.
+    """
+
+    def __init__(
+        self,
+        kind: str = "upo",
+        *,
+        calibrate: str = "none",
+        folds: int = 5,
+        seeds: Any = 1,
+        user: str = "user",
+        item: str = "item",
+        observed: str | None = None,
+        progress: bool = False,
+        **overrides: Any,
+    ) -> None:
+        self.kind, self.calibrate, self.folds, self.seeds = kind, calibrate, folds, seeds
+        self.user, self.item, self.observed = user, item, observed
+        self.progress, self.overrides = progress, overrides
+        self._model: Fitted | None = None
+
+    def __repr__(self) -> str:
+        shown = f"{self.kind!r}, calibrate={self.calibrate!r}"
+        return f"upo.Propensity({shown}){'' if self._model is None else ', fitted'}"
+
+    def fit(self, log: Any, *, user_features: Any = None, item_features: Any = None) -> Propensity:
+        """Learn from a table; ratings and other columns are not read. Returns itself.
+
+        Args:
+            log: A pandas, polars or pyarrow table with a user and an item in each row. Repeated
+                pairs count once.
+            user_features: A table with the user column and columns of numbers or categories, a row
+                for every user.
+            item_features: The same for items.
+
+        Raises:
+            InputError: If the table or a setting is wrong; the message says what and how to fix it.
+
+        Warns:
+            UselessWeightsWarning: If all propensities of the log are alike.
+        """
+        names = [self.user, self.item, *([] if self.observed is None else [self.observed])]
+        check_columns(log, names, "the log")
+        data = observations_from_frame(
+            log,
+            user=self.user,
+            item=self.item,
+            observed=self.observed,
+            user_features=user_features,
+            item_features=item_features,
+        )
+        settings = {
+            **flat(self.overrides),
+            "propensity": self.kind,
+            "propensity.calibrate": self.calibrate,
+            "propensity.folds": self.folds,
+        }
+        if data.cells is not None:  # margins are those of users x items
+            settings.setdefault("estimator.fit.start", "density")
+        params = {"kind": self.kind, "calibrate": self.calibrate, "folds": self.folds}
+        self._model = learned(
+            data,
+            {key: plain(value) for key, value in settings.items()},
+            columns=(self.user, self.item),
+            seeds=parse_seeds(self.seeds),
+            progress=self.progress,
+            params={"propensity": {**params, "observed": self.observed}},
+        )
+        return self
+
+    @property
+    def model(self) -> Fitted:
+        """The fitted model.
+
+        Raises:
+            NotFittedError: If nothing is fitted yet.
+        """
+        if self._model is None:
+            raise NotFittedError("This upo.Propensity is not fitted; call .fit(log) first.")
+        return self._model
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """A row for each seed: ``ece`` over D, and ``bmse`` where there are features."""
+        return self.model.metrics
+
+    def predict(self, pairs: Any, *, average: bool = True) -> pd.Series[float] | pd.DataFrame:
+        """P(observed) of each pair of a table with the user and the item column."""
+        return self.model.propensity(pairs, average=average)
+
+    def pairs(self, unobserved: int = 100_000, *, seed: int = 0) -> pd.DataFrame:
+        """The observed pairs and a sample of the others: what ``upo.audit`` takes."""
+        return self.model.pairs(unobserved, seed=seed)
+
+    def audit(self, unobserved: int = 100_000, **settings: Any) -> Audit:
+        """The audit of these propensities over D; arguments as in ``upo.audit``.
+
+        It asks the pairs that the propensity was fitted to, so it finds what the fit left, not
+        what it learned by heart.
+        """
+        user, item = self.model.columns
+        return audit(self.pairs(unobserved), user=user, item=item, **settings)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model as one file; ``upo.Propensity.load`` reads it."""
+        return self.model.save(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, trusted: bool = False) -> Propensity:
+        """Read what ``save`` wrote, or any model with a propensity.
+
+        Raises:
+            InputError: If there is no such model.
+        """
+        model = load(folder, trusted=trusted)
+        model.need_propensity()
+        user, item = model.columns
+        found = (model._params or {}).get("propensity")
+        own = found if isinstance(found, dict) else {}
+        propensity = cls(**own, user=user, item=item, seeds=model.seeds)
+        propensity._model = model
+        return propensity
+
+
+def learned(
+    data: RatingData,
+    settings: Mapping[str, Any],
+    *,
+    columns: tuple[str, str],
+    seeds: list[int],
+    progress: bool,
+    params: dict[str, Any] | None,
+    estimator: str = "ips",
+) -> Fitted:
+    """A model of which the propensity alone is trained, and which answers with it.
+
+    Raises:
+        InputError: If a setting is wrong.
+    """
+    dim = next(iter(SMALL))
+    config = composed_run(estimator, {**settings, "seeds": seeds, dim: SMALL[dim]})
+    if config.estimator.get("weighting") is None:
+        raise InputError(
+            f"propensity={settings.get('propensity', 'none')} learns nothing; choose upo, additive "
+            "or fm."
+        )
+    with as_library():
+        experiment = Experiment(
+            config, datamodule=InMemoryDataModule(data, False, config.dataset.k), progress=progress
+        )
+        result = experiment.run_propensity()
+    rows = [
+        {"seed": seed, **{name: float(x[r]) for name, x in result.metrics.items()}}
+        for r, seed in enumerate(result.seeds)
+    ]
+    weights = weight_columns(result.estimator)
+    alike = {"effective_sample_size": float(weights["effective_sample_size"].max())}
+    text = useless_weights([{**alike, "clip_share": 0.0}])
+    if text is not None:
+        warnings.warn(text, UselessWeightsWarning, stacklevel=4)
+    user_ids, item_ids = data.known_user_ids, data.known_item_ids
+    assert user_ids is not None  # frames always come with ids
+    assert item_ids is not None
+    return Fitted(
+        result.estimator,
+        resolved(config),
+        metrics=pd.DataFrame(rows),
+        columns=columns,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        params=params,
+        target=OBSERVED,
+    )
