@@ -103,13 +103,13 @@ def fit(
             seeds=parse_seeds(seeds),
             progress=progress,
             params={
-                "estimator": estimator or "upo_ips",
+                "estimator": estimator,
                 "seeds": parse_seeds(seeds),
                 **{"user": user, "item": item, "rating": rating, "target": target},
                 "label_threshold": float(label_threshold),
                 "overrides": {key: plain(value) for key, value in flat(overrides).items()},
             },
-            estimator=estimator or "upo_ips",
+            estimator=estimator,
         )
     for frame, source in ((train, "train"), (test, "test")):
         check_columns(frame, [user, item, rating], source)

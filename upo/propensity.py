@@ -175,7 +175,7 @@ def learned(
     seeds: list[int],
     progress: bool,
     params: dict[str, Any] | None,
-    estimator: str = "ips",
+    estimator: str | None = None,
 ) -> Fitted:
     """A model of which the propensity alone is trained, and which answers with it.
 

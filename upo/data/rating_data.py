@@ -118,7 +118,7 @@ def _check_classes(rows: Interactions, rule: LabelRule, where: str) -> None:
     if positive in (0.0, 1.0):
         missing = "negative" if positive else "positive"
         low, high = float(rows.ratings.min()), float(rows.ratings.max())
-        if low == high:
+        if low == high and len(rows) > 1:
             raise InputError(
                 f"{where}: every rating is {low:g}, so no label differs from another, and "
                 "predictions need ratings of both kinds; add them. For a log of clicks, "
