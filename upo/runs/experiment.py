@@ -218,7 +218,7 @@ class Experiment:
         """Train and calibrate the propensity alone; the prediction stays as it starts.
 
         Raises:
-            InputError: If the propensity is learned beside the prediction.
+            InputError: If the propensity is learned beside the prediction, or a replica diverges.
         """
         data = self.datamodule.data
         mar = MarSet(data, self.datamodule.k)
@@ -228,9 +228,12 @@ class Experiment:
         debiasing = next(n for n, m in enumerate(modules) if isinstance(m, DebiasingModule))
         first, then = modules[:debiasing], modules[debiasing:]
         check_schedule(estimator, then, self.config.propensity.folds)
+        failures: dict[int, str] = {}
         with freed_memory_kept():
-            stages = [self._fit(module, (), None) for module in first]
-            seconds = self._calibrate(estimator, then, mar, None)
+            stages = [self._fit(module, (), None, failures) for module in first]
+            seconds = self._calibrate(estimator, then, mar, None, failures)
+        if failures:
+            raise InputError(next(iter(failures.values())))
         estimator.eval()
         with torch.no_grad():
             diagnosis = Diagnostics(data, mar).measure(estimator)
@@ -238,7 +241,16 @@ class Experiment:
         wanted = ("ece", "bmse") if balanced else ("ece",)
         values = {name: x.cpu() for name, x in diagnosis.columns.items() if name in wanted}
         seconds += sum(stage.seconds for stage in stages)
-        return RunResult(estimator, values, diagnosis, stages, self.seeds, seconds)
+        host = torch.device("cpu")
+        return RunResult(
+            estimator=estimator.to(host),
+            metrics=values,
+            diagnosis=move_data_to_device(diagnosis, host),
+            stages=stages,
+            seeds=self.seeds,
+            seconds=seconds,
+            failures={},
+        )
 
     def _built(
         self, config: DictConfig, space: PairSpace, mar: MarSet
