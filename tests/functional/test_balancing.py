@@ -31,6 +31,36 @@ def test_bmse_has_mean_zero_at_the_true_propensity(seed):
 
 
 @given(seed=SEEDS)
+def test_the_unbiased_bmse_is_the_square_of_the_mean(seed):
+    p, p_hat, phi = 0.1 + 0.8 * draw(seed, 3, 1, 6)
+    # every pattern is enumerated: only float64 rounding is left
+    values = []
+    for o in map(torch.tensor, product([False, True], repeat=6)):
+        chance = torch.where(o, p, 1 - p).prod()
+        values.append(chance * balancing.bmse_loss(p_hat, o.double(), phi, unbiased=True))
+    h = (p / p_hat - (1 - p) / (1 - p_hat)) * phi  # means of independent draws
+    exact = (h.sum(-1) ** 2 - (h**2).sum(-1)) / (6 * 5)
+    torch.testing.assert_close(sum(values), exact, **EXACT)
+
+
+@given(seed=SEEDS)
+def test_the_unbiased_bmse_has_mean_zero_at_the_true_propensity(seed):
+    p, phi = 0.1 + 0.8 * draw(seed, 2, 1, 6)
+    expected = sum(
+        torch.where(o, p, 1 - p).prod() * balancing.bmse_loss(p, o.double(), phi, unbiased=True)
+        for o in map(torch.tensor, product([False, True], repeat=6))
+    )
+    torch.testing.assert_close(expected, torch.zeros_like(expected), **EXACT)
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_batch_too_small_for_a_square_has_none(size):
+    batch = torch.full((2, size), 0.5)
+    loss = balancing.bmse_loss(batch, torch.ones_like(batch), batch, unbiased=True)
+    torch.testing.assert_close(loss, torch.zeros(2))
+
+
+@given(seed=SEEDS)
 def test_bmse_ignores_the_sign_of_the_feature(seed):
     p_hat, phi, draws = 0.1 + 0.8 * draw(seed, 3, 2, 9)
     o = (draws < 0.5).double()

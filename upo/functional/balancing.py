@@ -9,17 +9,25 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from upo.core.distributed import batch_mean
+from upo.core.distributed import batch_mean, batch_sum
 
 
-def bmse_loss(p_hat: Tensor, o: Tensor, phi: Tensor) -> Tensor:  # [R, B] x 3 -> [R]
+def bmse_loss(
+    p_hat: Tensor, o: Tensor, phi: Tensor, *, unbiased: bool = False
+) -> Tensor:  # [R, B] x 3 -> [R]
     r"""Squared imbalance of a feature between observed and unobserved pairs (BMSE).
 
     .. math:: \Bigl[\mathrm{mean}_D\Bigl(\frac{o}{\hat p}-\frac{1-o}{1-\hat p}\Bigr)\phi\Bigr]^2
 
     The mean has expectation 0 at the true propensity, whatever the feature. Of a batch, the
-    square carries the variance of the mean besides, which large batches keep small. At least 0, in
-    squared units of the feature.
+    square carries the variance of the mean besides: with p of .08 and a thousand pairs it is
+    several times the BMSE itself, and inflated propensities lower it. ``unbiased`` leaves it out,
+
+    .. math:: \frac{(\sum h)^2-\sum h^2}{n(n-1)},\quad
+        h=\Bigl(\frac{o}{\hat p}-\frac{1-o}{1-\hat p}\Bigr)\phi
+
+    whose mean is the square of the mean; single batches may be below 0. In squared units of the
+    feature.
 
     Source: Li et al., "Propensity matters", ICML 2023, section 4 (IPS-V2, DR-V2).
 
@@ -27,12 +35,17 @@ def bmse_loss(p_hat: Tensor, o: Tensor, phi: Tensor) -> Tensor:  # [R, B] x 3 ->
         p_hat: Propensities, inside (0, 1): clipped by the caller on both sides.
         o: 0/1 indicators of observation.
         phi: Feature to balance.
+        unbiased: Leave the pairs' own squares out; a batch of fewer than two has 0 then.
 
     >>> half = torch.tensor([0.5, 0.5])
     >>> bmse_loss(half, torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.5]))
     tensor(0.2500)
     """
-    return batch_mean((o / p_hat - (1.0 - o) / (1.0 - p_hat)) * phi) ** 2
+    h = (o / p_hat - (1.0 - o) / (1.0 - p_hat)) * phi
+    if not unbiased:
+        return batch_mean(h) ** 2
+    n = batch_sum(torch.ones_like(h))
+    return (batch_sum(h) ** 2 - batch_sum(h**2)) / (n * (n - 1.0)).clamp(min=1.0)
 
 
 def joint_cross_entropy(p_logit: Tensor, f_logit: Tensor, target: Tensor) -> Tensor:

@@ -86,17 +86,22 @@ class BalancePenalty:
     Args:
         gamma: Strength, at least 0.
         p_min: The propensity is read inside [p_min, 1 - p_min]; in (0, 0.5).
+        squares: ``plain`` squares the mean of a batch, as official code, noise included;
+            ``unbiased`` estimates the square of the mean.
 
     Raises:
-        InputError: If ``p_min`` is out of range.
+        InputError: If ``p_min`` is out of range, or ``squares`` unknown.
     """
 
     replayable = True
 
-    def __init__(self, *, gamma: Hyper = 1.0, p_min: float = 1e-3) -> None:
+    def __init__(self, *, gamma: Hyper = 1.0, p_min: float = 1e-3, squares: str = "plain") -> None:
         if not 0 < p_min < 0.5:
             raise InputError(f"balance p_min must lie in (0, 0.5), got {p_min}; try 0.001.")
+        if squares not in ("plain", "unbiased"):
+            raise InputError(f"balance squares must be plain or unbiased, got {squares!r}.")
         self.gamma, self.p_min = Strength(gamma, "gamma"), p_min
+        self.unbiased = squares == "unbiased"
 
     def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
         """The penalty ``[R]``."""
@@ -106,7 +111,7 @@ class BalancePenalty:
     def imbalance(self, pairs: Pairs, p_hat: Tensor, phi: Tensor) -> Tensor:  # [R]
         r""":math:`\gamma\cdot\mathrm{BMSE}` of a feature."""
         inside = clip_propensity(p_hat, self.p_min).clamp(max=1.0 - self.p_min)
-        return self.gamma(bmse_loss(inside, pairs.o, phi))
+        return self.gamma(bmse_loss(inside, pairs.o, phi, unbiased=self.unbiased))
 
 
 class BalanceTerm:

@@ -29,6 +29,7 @@ class StagePlan:
             replica's epoch of the least cross-entropy on them, the start among them, and stops by
             patience; ``last`` holds them out and measures, but keeps the last epoch; false trains
             on all of D.
+        pairs_per_row: Pairs of D for each row of O where ``pair_batch`` is auto.
 
     Raises:
         InputError: If a value is out of range or unknown.
@@ -40,6 +41,7 @@ class StagePlan:
     patience: int | str = 0
     steps: int | str | None = None
     select: bool | str = False
+    pairs_per_row: float = 1.0
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -62,6 +64,11 @@ class StagePlan:
                 f"A stage's select must be true, false or last, got {self.select!r}; fix "
                 "estimator.stages."
             )
+        if not 0 < self.pairs_per_row < math.inf:
+            raise InputError(
+                f"A stage's pairs_per_row must be above 0, got {self.pairs_per_row}; fix "
+                "estimator.stages."
+            )
         if not self.observed_batch and not self.pair_batch:
             raise InputError("A stage needs observed_batch or pair_batch above 0.")
 
@@ -71,7 +78,8 @@ class StagePlan:
         if rows == AUTO:
             rows = row_batch(space.n_train)
         if pairs == AUTO:
-            pairs = int(rows) or propensity_batch(space.n_train, space.density)
+            beside = round(int(rows) * self.pairs_per_row)
+            pairs = beside or propensity_batch(space.n_train, space.density)
         hold_out = bool(self.select)
         sampler = BatchSampler(space, "", int(rows), int(pairs), hold_out=hold_out)
         if steps is None or (steps == AUTO and rows):
