@@ -69,6 +69,14 @@ def hold_constants(estimator, monkeypatch):
             return omega.setdefault(id(pairs), (weigh(holder, pairs), pairs))[0]
 
         monkeypatch.setattr(balance, "weight", first_weight)
+    if "tilted" in estimator.networks:
+        tilted, columns = estimator.networks["tilted"], {}
+        balanced = tilted.balanced
+
+        def first_columns(holder, pairs):
+            return columns.setdefault(id(pairs), (balanced(holder, pairs), pairs))[0]
+
+        monkeypatch.setattr(tilted, "balanced", first_columns)
     monkeypatch.setattr(estimator.bins, "index", first_index)
     monkeypatch.setattr(estimator, "features", first_features)
 

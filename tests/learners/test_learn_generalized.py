@@ -52,14 +52,14 @@ def test_without_its_propensity_player_it_is_dr_jl(name):
 
 def test_stable_dr_without_its_constraint_predicts_as_snips():
     players = "estimator.stages.debias.learners=[imputation,prediction]"
-    mine = state(run_steps("stable_dr", players, stages=["debias"]))
+    mine = state(run_steps("stable_dr", "variant=penalised", players, stages=["debias"]))
     theirs = state(run_steps("snips", stages=["debias"]))
     for key, value in theirs.items():
         torch.testing.assert_close(mine[key], value, rtol=0, atol=1e-7)
 
 
 def test_players_of_stable_dr_step_in_the_published_order():
-    config, _, _ = built("stable_dr")
+    config, _, _ = built("stable_dr", "variant=penalised")
     assert config.estimator.stages.debias.learners == ["imputation", "constrained", "prediction"]
 
 
@@ -100,7 +100,7 @@ def test_labels_of_one_class_leave_every_step_finite(name, label):
 
 
 def test_a_constrained_propensity_makes_snips_of_the_imputed_errors_their_mean():
-    _, estimator, _ = built("stable_dr", seeds=(0,))
+    _, estimator, _ = built("stable_dr", "variant=penalised", seeds=(0,))
     roughened(estimator, scale=0.5)
     space = estimator.space
     batch = BatchSampler(space, "all", space.n_train, space.n_pairs).chunk(0, 1)[0]

@@ -32,6 +32,8 @@ def test_a_plan_is_resolved_on_its_log():
     debias = StagePlan(observed_batch="auto", pair_batch="auto", **AUTO).at(space)
     rows = row_batch(space.n_train)
     assert (debias.observed_batch, debias.pair_batch) == (rows, rows)
+    beside = StagePlan(observed_batch="auto", pair_batch="auto", pairs_per_row=4, **AUTO).at(space)
+    assert (beside.observed_batch, beside.pair_batch) == (rows, 4 * rows)
     assert debias.steps == space.n_train // rows
     assert debias.epochs == max(40, -(-2400 // debias.steps))
     assert debias.patience == min(20, max(3, -(-120 // debias.steps)))
@@ -55,6 +57,7 @@ def test_numbers_are_taken_as_they_are():
         ({"epochs": "many", "observed_batch": 1}, "'many'"),
         ({"epochs": 1, "observed_batch": 1, "steps": 0}, "steps"),
         ({"epochs": 1, "observed_batch": 1, "select": "first"}, "'first'"),
+        ({"epochs": 1, "observed_batch": 1, "pairs_per_row": 0}, "pairs_per_row"),
         ({"epochs": 1}, "observed_batch or pair_batch"),
     ],
 )

@@ -1,13 +1,10 @@
-"""A propensity raked to the totals of users and items, and the weighting that divides by it."""
-
-from typing import Any
+"""A propensity raked to the totals of users and items."""
 
 import torch
 from torch import Tensor
 
 from upo.core.layers import Sizes
 from upo.models.estimator import Derived, Estimator
-from upo.models.weighting import ClippedPropensity
 from upo.pairs import Pairs
 
 
@@ -36,21 +33,3 @@ class RakedPropensity(Derived):
         """Logits of the raked propensity."""
         terms = self.user.gather(1, pairs.users) + self.item.gather(1, pairs.items)
         return estimator.logit(self.sources[0], pairs) + terms
-
-
-class RakedWeighting(ClippedPropensity):
-    """The clipped raked propensity; also what is diagnosed and audited.
-
-    Args:
-        network: Role of the raked propensity.
-        **clip: ``p_min`` and ``relative`` of ``ClippedPropensity``.
-    """
-
-    replayable = True
-
-    def __init__(self, *, network: str = "raked", **clip: Any) -> None:
-        super().__init__(network=network, **clip)
-
-    def propensity(self, estimator: Estimator, pairs: Pairs) -> Tensor:
-        """Unclipped propensities ``[R, B]``."""
-        return estimator.probability(self.network, pairs)

@@ -1,5 +1,7 @@
 """From a propensity network to the clipped propensity that divides."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -57,3 +59,21 @@ class ClippedPropensity:
         if isinstance(floor, float):
             return lower_clip(floor * scale)
         return lower_clip((floor * scale).to(estimator.space.keys.device)[:, None])
+
+
+class ClippedDerived(ClippedPropensity):
+    """A clipped propensity that is derived from the learned one, and is what is diagnosed.
+
+    Args:
+        network: Role of the derived propensity.
+        **clip: ``p_min`` and ``relative`` of ``ClippedPropensity``.
+    """
+
+    replayable = True
+
+    def __init__(self, *, network: str, **clip: Any) -> None:
+        super().__init__(network=network, **clip)
+
+    def propensity(self, estimator: Estimator, pairs: Pairs) -> Tensor:
+        """Unclipped propensities ``[R, B]``."""
+        return estimator.probability(self.network, pairs)
