@@ -7,7 +7,16 @@ from api_world import TEST, TRAIN, short
 
 import upo
 
+NUMBERED = TRAIN[["user", "item", "rating"]].set_axis([0, 1, 2], axis=1)
 WRONG = {
+    "names that are numbers": (
+        {"train": NUMBERED, "user": 0, "item": 1, "rating": 2},
+        "columns that are called 0, 1, 2, and names of columns here are text",
+    ),
+    "names that look like numbers": (
+        {"train": NUMBERED, "user": "0", "item": "1", "rating": "2"},
+        "columns that are called 0, 1, 2",
+    ),
     "missing column": ({"train": TRAIN.drop(columns="rating")}, "no column 'rating'"),
     "missing test column": ({"test": TEST.drop(columns="user")}, "test has no column 'user'"),
     "wrong name": ({"item": "sku"}, "no column 'sku'"),

@@ -266,3 +266,9 @@ def test_the_example_of_the_page_runs(tmp_path, monkeypatch, capsys):
     exec("\n".join(code), {})
     printed = capsys.readouterr().out
     assert all(name in printed for name in METRICS)
+
+
+def test_a_frame_with_a_column_called_propensity_is_no_model():
+    log = pd.DataFrame({"user": [0, 1], "item": [0, 1], "rating": [1, 5], "propensity": 0.5})
+    with pytest.raises(InputError, match=r"one value for each of the 2 rows of log, got shape"):
+        evaluate(log, log[["user", "item"]].assign(score=1.0), log[["propensity"]])

@@ -132,6 +132,7 @@ def test_seeds_differ():
 @pytest.mark.parametrize(
     ("kwargs", "sentence"),
     [
+        ({"n_users": "abc"}, "dataset.n_users must be at least 2, got abc"),
         ({"n_users": 1}, "dataset.n_users must be at least 2, got 1"),
         ({"dim": 0}, "dataset.dim must be at least 1"),
         ({"density": 0.0}, r"dataset.density must lie in \[0.01, 0.5\], got 0.0"),

@@ -144,7 +144,8 @@ def _propensities(log: Any, table: pa.Table, given: Any) -> Values:
         name, p = f"log: the column {given}", _numbers(table, given, "log")
     else:
         name = "propensity"
-        answer = given.propensity(as_frame(log)) if hasattr(given, "propensity") else given
+        ask = getattr(given, "propensity", None)  # of a frame, it may be a column
+        answer = ask(as_frame(log)) if callable(ask) else given
         try:
             p = np.asarray(answer, dtype=np.float64)
         except (TypeError, ValueError) as error:

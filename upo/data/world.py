@@ -74,9 +74,9 @@ class SyntheticWorld:
             ("activity_bias", activity_bias, 0),
             ("feature_noise", feature_noise, 0),
         ):
-            if not low <= value < math.inf:
+            if isinstance(value, str) or not low <= value < math.inf:
                 raise InputError(f"dataset.{key} must be at least {low}, got {value}; raise it.")
-        if not 0.01 <= density <= 0.5:
+        if isinstance(density, str) or not 0.01 <= density <= 0.5:
             raise InputError(f"dataset.density must lie in [0.01, 0.5], got {density}; try 0.08.")
         self.n_users, self.n_items, self.seed, self.density = n_users, n_items, seed, density
         self.label_rule = label_rule or LabelRule(3.0)

@@ -28,6 +28,13 @@ def check_columns(frame: Any, wanted: list[str], source: str, remedy: str = _REN
     names = getattr(frame, "columns", None) if names is None else names
     have = wanted if names is None else list(names)
     absent = [name for name in wanted if name not in have]
+    numbers = [name for name in have if not isinstance(name, str)]
+    if numbers and (absent or any(name in wanted for name in numbers)):
+        raise InputError(
+            f"{source} has columns that are called {', '.join(map(repr, numbers[:5]))}, and names "
+            "of columns here are text; rename them, for example with frame.columns = "
+            "['user', 'item', 'rating']."
+        )
     if absent:
         raise InputError(
             f"{source} has no column {' or '.join(map(repr, absent))}, only "
