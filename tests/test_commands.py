@@ -288,3 +288,10 @@ def test_a_file_that_cannot_be_written_to_its_end_is_named(tmp_path, what, capsy
     assert stop.value.code == 1
     assert f"{path}: File too large; free space there" in capsys.readouterr().err
     assert not list(path.parent.iterdir())
+
+
+def test_words_of_hydras_own_flags_are_no_settings():
+    words = ["estimator=dr_jl", "--info", "defaults-tree", "--cfg", "job", "-p", "estimator"]
+    assert prepared(words) == words
+    with pytest.raises(InputError, match="'seeds' is not understood"):
+        prepared(["--info", "defaults", "seeds"])

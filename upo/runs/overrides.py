@@ -45,7 +45,8 @@ python train.py takes the same words.
 """
 # flags of Hydra that have a word behind them
 _FLAGS = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-name", "-cn"}
-_FLAGS |= {"--config-path", "-cp"}
+_FLAGS |= {"--config-path", "-cp", "--experimental-rerun"}
+_INFO = {"--info", "-i"}  # which may have one
 ABOUT_OVERRIDES = (
     "Other key=value words are settings of a run, as upo train takes them: dataset=coat seeds=10 "
     "estimator.weighting.p_min=0.1. upo train --help lists the groups and their choices; upo train "
@@ -64,7 +65,8 @@ def prepared(words: Sequence[str]) -> list[str]:
     """
     found, before = [], ""
     for word in words:
-        if word.startswith(("-", "~")) or before in _FLAGS:
+        of_flag = before in _FLAGS or (before in _INFO and "=" not in word)
+        if word.startswith(("-", "~")) or of_flag:
             kept: str | None = word
         else:
             kept = _prepared(word)
