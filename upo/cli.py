@@ -127,7 +127,7 @@ def _kept(config: DictConfig, folder: Path) -> list[Row]:
     return rows
 
 
-def _take_up(argv: list[str]) -> None:
+def _resume(argv: list[str]) -> None:
     """Turn ``resume=RUN_DIR`` into the overrides of that run, with its folder as the run folder.
 
     Raises:
@@ -199,7 +199,7 @@ def run_train(words: Sequence[str], *, called: str = "") -> None:
     several = [word for word in words if word in ("-m", "--multirun")]
     rest = [word for word in words if word not in several]
     argv = [program, *several, *prepared(rest)]  # Hydra knows no flag between overrides
-    _take_up(argv)
+    _resume(argv)
     _check_choices(argv)
     _note_once(argv)
     sys.argv = argv

@@ -1,8 +1,8 @@
 """The settings that a run folder records, as far as a folder may speak for its reader.
 
-``resume=`` takes up what the first start was given. A folder from elsewhere could name there
+``resume=`` goes on with what the first start was given. A folder from elsewhere could name there
 callbacks, launchers or classes of any library, which Hydra would run. So only settings of our own
-keys are taken up, with plain values; for anything else the reader has to ask.
+keys are read, with plain values; for anything else the reader has to ask.
 """
 
 import re

@@ -102,7 +102,7 @@ class ReplicaSelection(Callback):
         return {"best": self.best, "best_epoch": self.best_epoch, "snapshot": self.snapshot}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a killed run's choice."""
+        """Go on with a killed run's choice."""
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
         self.snapshot = state_dict["snapshot"]
 
@@ -159,7 +159,7 @@ class History(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a killed run's history."""
+        """Go on with a killed run's history."""
         self.epochs = torch.as_tensor(state_dict["epochs"], dtype=torch.int64).tolist()
         self._logs = {name: Series(values) for name, values in state_dict["logs"].items()}
         residuals = state_dict["residuals"]

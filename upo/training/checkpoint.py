@@ -95,7 +95,7 @@ class StageCheckpoint(Callback):
         save_atomically(move_data_to_device(content, torch.device("cpu")), self.path)
 
     def resume(self, module: StageModule) -> bool:
-        """Take up a killed run, if there is a checkpoint.
+        """Go on with a killed run, if there is a checkpoint.
 
         Returns:
             Whether the stage is done.
@@ -107,7 +107,7 @@ class StageCheckpoint(Callback):
             return False
         content = load_checked(self.path)
         try:
-            return self._take_up(content, module)
+            return self._go_on(content, module)
         except InputError:
             raise
         except Exception as error:  # whatever a damaged or foreign checkpoint brings about
@@ -120,7 +120,7 @@ class StageCheckpoint(Callback):
             self._log = fingerprint(module.estimator.space)
         return self._log
 
-    def _take_up(self, content: dict[str, Any], module: StageModule) -> bool:
+    def _go_on(self, content: dict[str, Any], module: StageModule) -> bool:
         if content.get("log", self._fingerprint(module)) != self._fingerprint(module):
             raise InputError(
                 f"{self.path} was written while training on another log (other rows, labels or "
