@@ -124,14 +124,15 @@ class TableGradient:
             for rows, size in self.lookups:
                 found = weight.index_select(0, rows.reshape(-1))
                 if isinstance(strength, Tensor):
-                    by_replica = strength.to(found)[:, None, None]
+                    by_replica = strength.to(found, non_blocking=True)[:, None, None]
                     found = (found.view(*rows.shape, -1) * by_replica).view_as(found)
                 factor = 1.0 if isinstance(strength, Tensor) else strength
                 self.total.index_add_(0, rows.reshape(-1), found, alpha=2.0 * factor / size)
             return
         part = self.shares()
         if isinstance(strength, Tensor):
-            by_replica = part.view(self.replicas, -1) * strength.to(part)[:, None]
+            there = strength.to(part, non_blocking=True)
+            by_replica = part.view(self.replicas, -1) * there[:, None]
             self.total.addcmul_(weight, by_replica.view_as(part), value=2.0)
         else:
             self.total.addcmul_(weight, part, value=2.0 * strength)

@@ -67,6 +67,11 @@ def per_replica(
     )
 
 
+def placed(value: float | Tensor, device: torch.device) -> float | Tensor:
+    """A value of ``per_replica`` on a device; the host does not wait until it is there."""
+    return value if isinstance(value, float) else value.to(device, non_blocking=True)
+
+
 class ReplicaAdam(torch.optim.Adam):
     """Fused Adam with coupled L2 decay over replica-major parameters.
 
@@ -102,6 +107,7 @@ class ReplicaAdam(torch.optim.Adam):
         self.rate = per_replica(lr, replicas, "lr", torch.float64)  # as precise as a number
         self.decay = per_replica(weight_decay, replicas, "weight_decay")
         self.corrected: tuple[Tensor, Tensor] | None = None  # of the step that is traced
+        self.decay_there = self.decay  # where the parameters are, once corrections were asked for
         rates, decays = torch.as_tensor(self.rate), torch.as_tensor(self.decay)
         if not bool(((rates > 0) & rates.isfinite()).all()):
             raise InputError(f"lr must be positive and finite, got {lr}; try 0.01.")
@@ -148,6 +154,7 @@ class ReplicaAdam(torch.optim.Adam):
         rates = rate.view(-1, 1) / (1 - beta1**step)[:, None, None]
         roots = (1 - beta2**step).rsqrt()
         device = group["params"][0].device
+        self.decay_there = placed(self.decay, device)
         sizes = rates.float().to(device)
         if isinstance(self.rate, float):
             sizes = sizes[:, 0, 0]
@@ -232,7 +239,8 @@ class ReplicaAdam(torch.optim.Adam):
             # only then: indices of a reshaped table cost the compiled loops a division each
             p, mean, square = (x.view(self.replicas, -1) for x in (p, mean, square))
             grad = grad.reshape(self.replicas, -1)
-            decay = decay if isinstance(self.decay, float) else self.decay[:, None]
+            there = self.decay_there  # a copy made here would be made in every step
+            decay = there if isinstance(there, float) else there[:, None]
         grad = grad + decay * p
         mean.mul_(beta1).add_(grad * (1 - beta1))
         square.mul_(beta2).add_(grad * grad * (1 - beta2))

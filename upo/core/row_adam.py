@@ -99,14 +99,15 @@ class RowAdam(ReplicaAdam):
     def _sizes(self, group: dict[str, Any], step: Tensor) -> tuple[Tensor, Tensor]:
         """Minus the rate and eps, corrected for a denominator that is not; in few operations."""
         if self._betas is None or self._betas.device != step.device:
-            self._betas = torch.tensor(group["betas"], dtype=torch.float64, device=step.device)
+            betas = torch.tensor(group["betas"], dtype=torch.float64)
+            self._betas = betas.to(step.device, non_blocking=True)
         corrections = 1 - self._betas**step
         root = corrections[1].sqrt()
         size = root / corrections[0]
         if isinstance(self.rate, float):
             size = size * -group["lr"]
         else:
-            size = -(size * self.rate.to(size)[:, None])
+            size = -(size * self.rate.to(size, non_blocking=True)[:, None])
         return size, root * group["eps"]
 
     def _with_touched(

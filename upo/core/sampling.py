@@ -93,9 +93,23 @@ class Permutation:
         if self.left * self.right == self.size:
             return y
         # Outside the domain (fewer than sqrt(size) points): apply again until inside.
-        while bool((y >= self.size).any()):
-            y = torch.where(y >= self.size, self._feistel(y, key, inverse), y)
+        if y.device.type == "cpu":
+            while bool((y >= self.size).any()):
+                y = self._again(y, key, inverse)
+        else:  # where asking would wait for the device
+            for _ in range(self._most_walks):
+                y = self._again(y, key, inverse)
         return y
+
+    def _again(self, y: Tensor, key: Tensor, inverse: bool) -> Tensor:
+        return torch.where(y >= self.size, self._feistel(y, key, inverse), y)
+
+    @property
+    def _most_walks(self) -> int:
+        """Applications after which a point is inside: surely, or but for one in 2^100."""
+        size = self.left * self.right
+        outside = size - self.size
+        return min(outside, math.ceil(100 / math.log2(size / outside)))
 
     def _feistel(self, x: Tensor, key: Tensor, inverse: bool) -> Tensor:
         left = torch.div(x, self.right, rounding_mode="trunc")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import batch_sum
-from upo.core.optim import Hyper, per_replica
+from upo.core.optim import Hyper, per_replica, placed
 from upo.errors import InputError
 from upo.functional.pointwise import cross_entropy
 from upo.learners.base import GradientLearner, Logs, Optimizer
@@ -82,7 +82,7 @@ class AgreementLearner(GradientLearner):
         """Descend; the teachers are frozen."""
         pairs = batch.pairs
         first, second = (self.estimator.logit(role, pairs) for role in self.teachers)
-        tau = self.tau if isinstance(self.tau, float) else self.tau.to(first.device)
+        tau = placed(self.tau, first.device)
         loss, count = agreement_loss(self.estimator.logit(self.network, pairs), first, second, tau)
         before = [p.detach().clone() for p in self.params]
         self.step(loss)

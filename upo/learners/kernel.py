@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import batch_mean
-from upo.core.optim import Hyper, per_replica
+from upo.core.optim import Hyper, per_replica, placed
 from upo.errors import InputError
 from upo.functional.kernels import balance_gap, balance_hinge, expansion_loss, weight_entropy
 from upo.functional.pointwise import cross_entropy
@@ -119,8 +119,7 @@ class KernelWeightLearner(GradientLearner):
         self.position += 1
         w = estimator.space.density / estimator.weighting.p_hat(estimator, rows)
         gap = balance_gap(w, self._functions(rows, index), self._functions(batch.pairs, index))
-        if isinstance(self.slack, Tensor):
-            self.slack = self.slack.to(gap.device)
+        self.slack = placed(self.slack, gap.device)
         entropy = weight_entropy(w)
         violation = balance_hinge(gap, self.slack, summed=self.summed)
         self.step(entropy + self.strength(violation))

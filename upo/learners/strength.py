@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from upo.core.optim import Hyper, of_members, per_replica
+from upo.core.optim import Hyper, of_members, per_replica, placed
 from upo.errors import InputError
 
 
@@ -35,5 +35,4 @@ class Strength:
 
     def __call__(self, term: Tensor) -> Tensor:  # [R] -> [R]
         """The term times the factor."""
-        factor = self.of(term.shape[0])
-        return term * (factor if isinstance(factor, float) else factor.to(term.device))
+        return term * placed(self.of(term.shape[0]), term.device)

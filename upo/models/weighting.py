@@ -58,7 +58,8 @@ class ClippedPropensity:
         scale = estimator.space.density if self.relative else 1.0
         if isinstance(floor, float):
             return lower_clip(floor * scale)
-        return lower_clip((floor * scale).to(estimator.space.keys.device)[:, None])
+        there = (floor * scale).to(estimator.space.keys.device, non_blocking=True)
+        return lower_clip(there[:, None])
 
 
 class ClippedDerived(ClippedPropensity):

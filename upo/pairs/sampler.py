@@ -5,7 +5,7 @@ from torch import Tensor
 
 from upo.core import distributed
 from upo.core.sampling import EpochStream, Permutation, stream_key
-from upo.pairs.space import Batch, ObservedPairs, Pairs, PairSpace
+from upo.pairs.space import Batch, ObservedPairs, Pairs, PairSpace, by_step
 
 
 class BatchSampler:
@@ -61,7 +61,7 @@ class BatchSampler:
         rows = self.space.train_rows(stream.rows(first, count, lo, hi, self.observed_batch))
         chunk = ObservedPairs(rows, self.space, self.observed_batch)
         known = torch.ones_like(rows[:, 0], dtype=torch.bool)
-        parts = map(_steps, (chunk.users, chunk.items, chunk.labels))
+        parts = map(by_step, (chunk.users, chunk.items, chunk.labels))
         return [
             ObservedPairs.of(users, items, labels, known, chunk)
             for users, items, labels in zip(*parts, strict=True)
@@ -85,9 +85,9 @@ class BatchSampler:
         index = self._cells(stream.rows(first, count, lo, hi, self.pair_batch))
         chunk = self.space.pairs(index, self.pair_batch)
         steps = []
-        parts = map(_steps, (chunk.users, chunk.items, chunk.observed))
-        for users, items, observed in zip(*parts, strict=True):
-            step = Pairs(users, items, self.space, self.pair_batch)
+        parts = map(by_step, (chunk.users, chunk.items, chunk.observed))
+        for number, (users, items, observed) in enumerate(zip(*parts, strict=True)):
+            step = Pairs(users, items, self.space, self.pair_batch, chunk=chunk, step=number)
             step.observed = observed
             steps.append(step)
         return steps
@@ -97,8 +97,3 @@ class BatchSampler:
 
     def _key(self, purpose: str) -> Tensor:
         return stream_key(self.space.seeds, self.stage, purpose)
-
-
-def _steps(chunk: Tensor) -> tuple[Tensor, ...]:  # [R, steps, B] -> steps x [R, B]
-    """Each step's part of a chunk, contiguous."""
-    return chunk.transpose(0, 1).contiguous().unbind(0)

@@ -253,6 +253,9 @@ class Pairs:
         memo: Results of networks on this batch by (network, what): parameter version, whether the
             value carries a graph, value.
         binned: The propensities that were last assigned to bins, and their bins.
+        chunk: Pairs ``[R, S, B]`` of S steps of which these are step number ``step``; what is
+            looked up of one step is looked up of all.
+        step: Number within the chunk.
     """
 
     users: Tensor
@@ -261,6 +264,8 @@ class Pairs:
     total: int
     memo: dict[tuple[str, str], tuple[int, bool, Tensor]] = field(default_factory=dict)
     binned: tuple[Tensor, Tensor] | None = None
+    chunk: Pairs | None = None
+    step: int = 0
 
     @cached_property
     def _row(self) -> Tensor:
@@ -279,12 +284,31 @@ class Pairs:
     @cached_property
     def trainable(self) -> Tensor:
         """``[R, B]`` bool: the pair is a training row of its replica."""
+        if self.chunk is not None:
+            return self.chunk.trainable_by_step[self.step]
         return self.observed & self.space.in_train(self._row)
 
     @cached_property
     def labels(self) -> Tensor:
         """``[R, B]`` 0/1 labels; 0 where there is no training row, so mask with ``trainable``."""
+        if self.chunk is not None:
+            return self.chunk.labels_by_step[self.step]
         return torch.where(self.trainable, self.space.labels[self._row], 0.0)
+
+    @cached_property
+    def trainable_by_step(self) -> tuple[Tensor, ...]:
+        """``trainable`` of each step of a chunk."""
+        return by_step(self.trainable)
+
+    @cached_property
+    def labels_by_step(self) -> tuple[Tensor, ...]:
+        """``labels`` of each step of a chunk."""
+        return by_step(self.labels)
+
+
+def by_step(chunk: Tensor) -> tuple[Tensor, ...]:  # [R, S, B] -> S x [R, B]
+    """Each step's part of a chunk, contiguous."""
+    return chunk.transpose(0, 1).contiguous().unbind(0)
 
 
 class ObservedPairs(Pairs):

@@ -20,7 +20,7 @@ PASSED = {
     "devices": "how many, or a list of their numbers",
     "num_nodes": "machines that a launcher has started this on",
     "strategy": "auto: sums over processes that make N devices equal one",
-    "precision": "32-true, 64-true, bf16-mixed or 16-mixed",
+    "precision": "32-true, 64-true or bf16-mixed",
     "deterministic": "true: only deterministic algorithms; warn",
     "benchmark": "true: let cuDNN time its algorithms",
     "detect_anomaly": "true: name the operation that made a gradient NaN; slow",
@@ -65,6 +65,7 @@ REFUSED = {
     "reload_dataloaders_every_n_epochs": "batches follow from step numbers",
     "default_root_dir": "hydra.run.dir=FOLDER chooses the run folder",
 }
+PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed")
 # what tells that another program has started this process on each node
 _LAUNCHED = ("TORCHELASTIC_RUN_ID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GROUP_RANK")
 
@@ -97,6 +98,13 @@ def check_trainer(trainer: Mapping[Any, Any] | DictConfig) -> None:
         raise InputError(
             f"trainer.strategy={strategy} is not available: gradients are summed over processes by "
             "upo itself, whatever started them; leave trainer.strategy=auto."
+        )
+    precision = str(trainer.get("precision", "32-true"))
+    if precision not in PRECISIONS:
+        raise InputError(
+            f"trainer.precision={precision} is not available: learners step without a scaler of "
+            "gradients, which float16 needs, and sums need more than bfloat16 parameters hold; use "
+            "trainer.precision=bf16-mixed, 32-true or 64-true."
         )
     nodes = trainer.get("num_nodes", 1)
     if isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 1:

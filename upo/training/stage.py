@@ -144,13 +144,19 @@ class StageModule(L.LightningModule):
         for step in self._steps(self.sampler.chunk(first, count)):
             for name, value in step.items():
                 logs.setdefault(f"{self.stage}/train/{name}", []).append(value)
-        for key, values in logs.items():
-            stacked = torch.stack(values)  # [steps, R]
-            self._check_finite(key, stacked, first)
-            share = stacked.sum(0) / self.steps_per_epoch
+        stacked = {key: torch.stack(values) for key, values in logs.items()}  # [steps, R]
+        fine = [torch.isfinite(values).all() for values in stacked.values()]
+        last = offset + count == self.steps_per_epoch  # its losses are of before its last step
+        if last:
+            fine.append(~diverged(self.estimator).any())
+        if fine and not bool(torch.stack(fine).all()):  # asked once, as it waits for the device
+            for key, values in stacked.items():
+                self._check_finite(key, values, first)
+            if last:
+                self._lose(diverged(self.estimator), f"after step {first + count - 1}")
+        for key, values in stacked.items():
+            share = values.sum(0) / self.steps_per_epoch
             self.epoch_logs[key] = self.epoch_logs.get(key, 0.0) + share
-        if offset + count == self.steps_per_epoch:  # the last step's losses are of before it
-            self._lose(diverged(self.estimator), f"after step {first + count - 1}")
 
     def _steps(self, batches: list[Batch]) -> list[dict[str, Tensor]]:
         """Take a step on each batch; returns what each logs, ``[R]`` by name."""

@@ -5,9 +5,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import lightning as L  # noqa: N812
+import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -17,13 +19,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, ListConfig
 
 from upo.core import distributed
-from upo.core.console import Terminated, go_on
+from upo.core.console import Terminated, go_on, say
 from upo.errors import InputError
 from upo.training.settings import (
     OURS,
     alone,
     check_cores,
     check_trainer,
+    device_count,
     place,
     slurm_tasks,
 )
@@ -52,16 +55,50 @@ def settle(config: DictConfig) -> None:
     """
     check_trainer(config)
     rank_zero_only.rank = place(config)  # type: ignore[attr-defined]
-    made = make_trainer(config, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    check_cores(config, made.strategy.root_device.type)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    asked = _trainer(config, quiet).strategy.root_device
+    used = make_trainer(config, **quiet).strategy.root_device
+    if asked != used:
+        _say_why(asked.type)
+    check_cores(config, used.type)
+
+
+@cache
+def _say_why(kind: str) -> None:
+    """Say once why a run is on the CPU."""
+    say(
+        f"The device {kind} has no float64, in which results are measured, so this runs on the "
+        "CPU; trainer.accelerator=cpu asks for that."
+    )
+
+
+def knows_float64(device: torch.device) -> bool:
+    """Whether tensors of float64 can be made on a device; on Apple's GPU none can."""
+    if device.type in ("cpu", "cuda"):
+        return True
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return False
+    return True
 
 
 def make_trainer(config: DictConfig | Mapping[str, Any], **run: Any) -> L.Trainer:
     """A Lightning trainer for one stage; several processes get the exact strategy.
 
+    A device without float64 is left for the CPU.
+
     Raises:
         InputError: If Lightning cannot make one of these settings.
     """
+    made = _trainer(config, run)
+    if knows_float64(made.strategy.root_device):
+        return made
+    devices = device_count(config.get("devices", 1)) or 1
+    return _trainer({**config, "accelerator": "cpu", "devices": devices}, run)
+
+
+def _trainer(config: DictConfig | Mapping[Any, Any], run: Mapping[str, Any]) -> L.Trainer:
     switch("trainer.replay", config.get("replay", "auto"))
     settings: dict[str, Any] = {
         str(key): list(value) if isinstance(value, ListConfig) else value
