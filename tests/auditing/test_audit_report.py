@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from auditing_tables import true_table, with_columns
 
 import upo.audit
 from upo.audit.__main__ import main as audit_main
+from upo.audit.report import _histogram
+from upo.audit.segments import sentence
 from upo.errors import InputError
 
 NASTY = "<script>alert('x')</script> & \"$a_b$\""
@@ -77,21 +80,55 @@ def test_the_page_says_what_the_audit_found(folder, table):
     audit = upo.audit(table)
     text = Page((folder / "report.html").read_text(encoding="utf-8")).text
     assert audit.verdict in text
-    for sentence in audit.findings.sentence[:20]:
-        assert sentence in text
+    for found in audit.findings.sentence[:20]:
+        assert found in text
     assert f"{audit.bins[0].ece:.4f}" in text
     assert f"{audit.clips.effective_sample_size[0]:,.0f}" in text
 
 
 def test_the_tables_are_written_and_nothing_else(folder, table):
     names = {path.name for path in folder.iterdir()}
-    assert names == {"report.html", "findings.csv", "balance.csv", "clips.csv"}
+    tables = ("findings", "tests", "calibration", "balance", "adversary", "clips")
+    assert names == {"report.html", *(f"{name}.csv" for name in tables)}
+    assert len(pd.read_csv(folder / "calibration.csv")) == 2
+    assert len(pd.read_csv(folder / "tests.csv")) > 100
     findings = pd.read_csv(folder / "findings.csv")
     assert findings.sentence.tolist() == upo.audit(table).findings.sentence.tolist()
 
 
+def test_the_page_says_how_it_was_made_and_what_to_do(folder):
+    text = Page((folder / "report.html").read_text(encoding="utf-8")).text
+    assert "Made on 20" in text
+    assert "propensity propensity;" in text
+    assert "p_min=none" in text
+    assert "Wrong by a feature: let the propensity read it: upo.Propensity('fm'" in text
+    assert "What to do next" in text
+
+
+def test_a_finding_shows_what_is_tested_where_rows_and_pairs_disagree():
+    row = {"where": "user 7", "observed": 435.0, "expected": 430.0, "difference": 0.012}
+    row |= {"rows_observed": 435.0, "rows_expected": 322.0, "z": 7.2, "p_adjusted": 1e-9}
+    assert sentence(SimpleNamespace(**row)) == (
+        "user 7: among the rows of the table observed 435, expected 322 (+35 %), z = +7.2, "
+        "adjusted p < 1e-6"
+    )
+    row |= {"rows_expected": 429.0}
+    assert "user 7: observed 435, expected 430 (+1 %)" in sentence(SimpleNamespace(**row))
+
+
+def test_no_clip_is_shaded_that_nobody_gave_and_bins_are_alike(table):
+    for p_min, clips in ((None, 0), (0.05, 1)):
+        axes = _histogram(upo.audit(table.head(2000), p_min=p_min)).axes[0]
+        shaded = [line for line in axes.lines if "clipped below" in str(line.get_label())]
+        assert len(shaded) == clips
+        edges = next(patch for patch in axes.patches if hasattr(patch, "get_data"))
+        wide = np.diff(np.log(edges.get_data().edges))
+        np.testing.assert_allclose(wide, wide[0])
+
+
 def test_an_audit_that_finds_nothing_says_so():
     page = upo.audit(with_columns(true_table(0), 0)).to_html(title="A & B")
+    assert "What to do next" not in page
     assert "Nothing was found" in page
     assert "<title>A &amp; B</title>" in page
     assert 'class="verdict"' in page

@@ -32,7 +32,7 @@ class Settings:
     alpha: float = argument(
         "family-wise error rate of everything found", default=0.05, value="NUMBER"
     )
-    p_min: float = argument("a clip to show among others", default=0.05, value="NUMBER")
+    p_min: float | None = argument("a clip to show among others", default=None, value="NUMBER")
     num_bins: int = argument("bins of the propensity", default=10, value="N")
     seed: int = argument("of the adversary and the simulation", default=0, value="N")
     user: str = argument("name of the user column", default="user")

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from upo.audit.adversary import Attack, attacks
+from upo.audit.advice import ADVICE, reasons
 from upo.audit.balance import balance
 from upo.audit.calibration import RULES, Calibration, calibration
 from upo.audit.inference import holm
@@ -26,7 +27,8 @@ class Findings:
 
     Attributes:
         findings: Segments where the propensities are wrong, by falling |z|: ``sentence, kind,
-            where, rows, observed, expected, difference, z, p_value, p_adjusted``.
+            where, rows, observed, expected, rows_observed, rows_expected, difference, z, p_value,
+            p_adjusted``.
         tests: All tests of segments, found or not, with the same columns but the sentence.
         calibration: A row for each bin rule: ``rule, ece, null_mean, null_95, debiased, p_value,
             p_adjusted``.
@@ -40,9 +42,10 @@ class Findings:
     """
 
     def __init__(
-        self, pairs: AuditPairs, *, alpha: float, p_min: float, num_bins: int, seed: int
+        self, pairs: AuditPairs, *, alpha: float, p_min: float | None, num_bins: int, seed: int
     ) -> None:
         self.pairs, self.alpha, self.p_min = pairs, alpha, p_min
+        self.num_bins, self.seed = num_bins, seed
         named = list(segmentations(pairs, num_bins))
         self.attacks: list[Attack] = list(attacks(pairs, named, num_bins=num_bins, seed=seed))
         segments = [segment_counts(pairs, s, kind="segment") for s in named]
@@ -107,6 +110,20 @@ class Findings:
                 parts.append(name)
         return f"The propensities {', '.join(parts)} (error rate {self.alpha:g} in all)."
 
+    @property
+    def next_steps(self) -> list[str]:
+        """What to do about what was found, each with the call that does it."""
+        others = {
+            name: bool((table.p_adjusted <= self.alpha).any())
+            for name, table in (
+                ("calibration", self.calibration),
+                ("balance", self.balance),
+                ("adversary", self.adversary),
+            )
+        }
+        keys = reasons(self.findings, others, self.weights["top_1_percent_share"])
+        return [f"{ADVICE[key][0]}: {ADVICE[key][1]}." for key in keys]
+
     def summary(self, count: int = 10) -> str:
         """The verdict, the worst findings and the main figures, as text."""
         lines = [self.verdict]
@@ -128,7 +145,7 @@ class Findings:
             f"effective sample size {size:,.0f} of {seen:,.0f} observed; largest weight "
             f"{self.weights['max']:,.1f}"
         )
-        return "\n".join([*lines, *self.pairs.notes])
+        return "\n".join([*lines, *self.next_steps, *self.pairs.notes])
 
 
 def _adjusted(p_values: Any, family: str) -> Any:  # [K] -> [K]

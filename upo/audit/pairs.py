@@ -62,6 +62,7 @@ class AuditPairs:
         columns: Features and groups.
         notes: What was left out, in sentences.
         order: Row of the table that each is.
+        names: Of the columns.
     """
 
     users: Integers
@@ -76,6 +77,7 @@ class AuditPairs:
     columns: list[Column]
     notes: list[str]
     order: Integers
+    names: Names
 
     def __len__(self) -> int:
         return len(self.p)
@@ -164,6 +166,7 @@ def read_pairs(frame: Any, names: Names, features: Sequence[str] | None, source:
         columns=columns,
         notes=notes,
         order=order,
+        names=names,
     )
 
 

@@ -1,6 +1,8 @@
 """The report of an audit: one page of HTML with its pictures inside, and the tables as CSV."""
 
+from datetime import UTC, datetime
 from html import escape
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +30,14 @@ def page(audit: Findings, title: str) -> str:
         f"<h1><bdi>{escape(title)}</bdi></h1>",
         paragraph(audit.verdict, kind),
         _numbers(audit),
+        *_explained(audit),
         *_findings(audit),
+        *_next(audit),
         *_calibration(audit),
         *_balance(audit),
         *_weights(audit),
         *_method(audit),
+        _made(audit),
     ]
     return PAGE.substitute(title=escape(title), body="\n".join(parts))
 
@@ -43,7 +48,8 @@ def write(audit: Findings, folder: Path, title: str, *, spreadsheet: bool = True
     Raises:
         InputError: If the folder cannot be written.
     """
-    tables = {"findings": audit.findings, "balance": audit.balance, "clips": audit.clips}
+    names = ("findings", "tests", "calibration", "balance", "adversary", "clips")
+    tables = {name: getattr(audit, name) for name in names}
     files = {
         f"{name}.csv": (guarded(frame) if spreadsheet else frame).to_csv(index=False)
         for name, frame in tables.items()
@@ -72,6 +78,49 @@ def _numbers(audit: Findings) -> str:
             "effective sample size": f"{weights['effective_sample_size']:,.0f}",
             "largest weight": f"{weights['max']:,.1f}",
         }
+    )
+
+
+def _explained(audit: Findings) -> list[str]:
+    pairs = audit.pairs
+    if not pairs.weighted:
+        return []
+    return [
+        paragraph(
+            f"The table has {len(pairs):,} rows, which by their weights stand for "
+            f"{pairs.total:,.0f} pairs. Counts are of pairs, unless they are said to be of rows; "
+            "tests count rows.",
+            "note",
+        )
+    ]
+
+
+def _next(audit: Findings) -> list[str]:
+    steps = "".join(f"<li>{escape(visible(text, 400))}</li>" for text in audit.next_steps)
+    again = "Then audit again: upo.audit(...), on pairs that were not used for fitting."
+    return [f"<h2>What to do next</h2><ul>{steps}</ul>", paragraph(again, "note")] if steps else []
+
+
+def _made(audit: Findings) -> str:
+    """How the page came about."""
+    names = audit.pairs.names
+    columns = {
+        "user": names.user,
+        "item": names.item,
+        "observed": names.observed,
+        "propensity": names.propensity,
+        "weight": names.weight or "weight, if there is one",
+        "features": ", ".join(column.name for column in audit.pairs.columns) or "none",
+    }
+    settings = {"alpha": audit.alpha, "num_bins": audit.num_bins, "seed": audit.seed}
+    clip = "none" if audit.p_min is None else f"{audit.p_min:g}"
+    words = [f"{key} {value}" for key, value in columns.items()]
+    words += [f"{key}={value}" for key, value in settings.items()]
+    today = datetime.now(tz=UTC).date().isoformat()
+    return paragraph(
+        f"Made on {today} by upo {version('upo')}. Columns and settings: {'; '.join(words)}; "
+        f"p_min={clip}.",
+        "note",
     )
 
 
@@ -237,8 +286,11 @@ def _reliability(bins: Calibration) -> Figure:
 
 def _histogram(audit: Findings) -> Figure:
     pairs = audit.pairs
-    low = min(float(pairs.p.min()), audit.p_min) / 1.05
-    edges = np.unique([*np.geomspace(low, 1.0, 41), audit.p_min])
+    low = min(float(pairs.p.min()), 1.0 if audit.p_min is None else audit.p_min) / 1.05
+    step = -np.log(low) / 40
+    start = 0.0 if audit.p_min is None else np.log(audit.p_min) % step
+    edges = np.exp(start + step * np.arange(-41 if start else -40, 1))  # alike; a clip is an edge
+    edges = np.append(edges, np.exp(start + step)) if start else edges
     every = np.histogram(pairs.p, edges, weights=pairs.weight)[0]
     seen = np.histogram(pairs.p, edges, weights=pairs.weight * pairs.observed)[0]
     return propensity_histogram(

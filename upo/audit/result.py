@@ -23,7 +23,10 @@ class Audit(Findings):
     def save(
         self, folder: str | Path, title: str = "Propensity audit", *, spreadsheet: bool = True
     ) -> Path:
-        """Write ``report.html``, ``findings.csv``, ``balance.csv``, ``clips.csv``.
+        """Write ``report.html``, and the tables as CSV.
+
+        These are ``findings``, ``tests``, ``calibration``, ``balance``, ``adversary`` and
+        ``clips``.
 
         Args:
             folder: Where; it is made if it is not there.
@@ -50,7 +53,7 @@ def audit(
     weight: str | None = None,
     out: str | Path | None = None,
     alpha: float = 0.05,
-    p_min: float = 0.05,
+    p_min: float | None = None,
     num_bins: int = 10,
     seed: int = 0,
 ) -> Audit:
@@ -68,14 +71,14 @@ def audit(
             such a column, else 1 for every row. It may depend on the user and on o.
         out: Folder to write the report into; nothing is written if not given.
         alpha: Family-wise error rate of everything found, in (0, 1).
-        p_min: A clip to show among others, in (0, 1).
+        p_min: A clip to show among others, in (0, 1); none is shaded if not given.
         num_bins: Bins of the propensity.
         seed: Of the split, the adversary and the simulation.
 
     Raises:
         InputError: If the table or an argument is wrong; the message says what and how to fix it.
     """
-    for name, value in (("alpha", alpha), ("p_min", p_min)):
+    for name, value in (("alpha", alpha), ("p_min", 0.05 if p_min is None else p_min)):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 < value < 1:
             raise InputError(f"{name} must be a number in (0, 1), got {value!r}; try 0.05.")
@@ -90,7 +93,7 @@ def audit(
     result = Audit(
         read_pairs(pairs, names, features, "pairs"),
         alpha=float(alpha),
-        p_min=float(p_min),
+        p_min=None if p_min is None else float(p_min),
         num_bins=num_bins,
         seed=seed,
     )

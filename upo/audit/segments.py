@@ -83,9 +83,10 @@ def segment_counts(
         least: Segments of a smaller null variance are left out (it does not depend on o).
 
     Returns:
-        Columns ``kind, where, rows, observed, expected, difference, z, p_value``: observed and
-        expected numbers of pairs of D, difference (observed - expected) / expected, and the test
-        of the count of rows.
+        Columns ``kind, where, rows, observed, expected, rows_observed, rows_expected, difference,
+        z, p_value``: observed and expected numbers of pairs of D, the count of observed rows of the
+        table and its mean at correct propensities, which is what z and the p-value test, and
+        difference (observed - expected) / expected.
     """
     at = slice(None) if rows is None else rows
     codes = segmentation.codes[at]
@@ -110,6 +111,8 @@ def segment_counts(
             "rows": n.astype(np.int64),
             "observed": observed,
             "expected": expected,
+            "rows_observed": count,
+            "rows_expected": mean,
             "difference": observed / expected - 1,
             "z": (count - mean) / np.sqrt(variance),
             "p_value": p_value[kept],
@@ -118,12 +121,23 @@ def segment_counts(
 
 
 def sentence(row: Any) -> str:
-    """One finding in words; ``row`` has the columns of `segment_counts` and ``p_adjusted``."""
-    return (
-        f"{row.where}: observed {_count(row.observed)}, expected {_count(row.expected)} "
-        f"({signed(100 * row.difference, '.0f')} %), z = {signed(row.z, '.1f')}, "
-        f"adjusted p {p_text(row.p_adjusted)}"
-    )
+    """One finding in words; ``row`` has the columns of `segment_counts` and ``p_adjusted``.
+
+    Where rows stand for different numbers of pairs, the rows may say another thing than the pairs:
+    then those are shown, since the test is theirs.
+    """
+    tested, difference = row.rows_observed / row.rows_expected - 1, row.difference
+    if tested * difference < 0 or abs(tested - difference) > 0.1 + 0.5 * abs(tested):
+        counts = (
+            f"among the rows of the table observed {_count(row.rows_observed)}, expected "
+            f"{_count(row.rows_expected)} ({signed(100 * tested, '.0f')} %)"
+        )
+    else:
+        counts = (
+            f"observed {_count(row.observed)}, expected {_count(row.expected)} "
+            f"({signed(100 * difference, '.0f')} %)"
+        )
+    return f"{row.where}: {counts}, z = {signed(row.z, '.1f')}, adjusted p {p_text(row.p_adjusted)}"
 
 
 def p_text(p: float) -> str:

@@ -42,7 +42,7 @@ def weight_summary(pairs: AuditPairs) -> dict[str, float]:
     }
 
 
-def clip_table(pairs: AuditPairs, p_min: float) -> pd.DataFrame:
+def clip_table(pairs: AuditPairs, p_min: float | None) -> pd.DataFrame:
     r"""What raising small propensities to a floor does to the weights.
 
     Returns:
@@ -82,7 +82,7 @@ def _observed(pairs: AuditPairs) -> tuple[Floats, Floats]:
     return pairs.p[seen], pairs.weight[seen]
 
 
-def _floors(p: Floats, p_min: float) -> Iterable[float]:
+def _floors(p: Floats, p_min: float | None) -> Iterable[float]:
     """No clip, those of the list that change something but not everything, and the asked one."""
     useful = {floor for floor in CLIPS if p.min() < floor <= p.max()}
-    return sorted({0.0, p_min, *useful})
+    return sorted({0.0, *([] if p_min is None else [p_min]), *useful})
