@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from worlds import make_estimator, make_space
 
-from tests.worlds import make_estimator, make_space
 from upo.evaluation import mar
 from upo.evaluation.constant import compare, constant_columns, training_mean
 from upo.evaluation.mar import MarSet, heldout_blocks

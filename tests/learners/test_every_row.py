@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from small_estimators import CONF, built, roughened
 
-from tests.learners.small_estimators import CONF, built, roughened
 from upo.learners.base import GradientLearner
 from upo.pairs import Batch
 from upo.runs.assembly import build_learner

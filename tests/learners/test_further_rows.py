@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from small_estimators import built, roughened
 
-from tests.learners.small_estimators import built, roughened
 from upo.errors import InputError
 from upo.functional.prediction import snips_loss
 from upo.learners.contrast import Contrast, ErrorImputation

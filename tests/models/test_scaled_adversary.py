@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from small_estimators import built, roughened, train
 
-from tests.learners.small_estimators import built, roughened, train
 from upo.errors import InputError
 from upo.functional.propensity import clip_propensity, upo_loss
 from upo.learners.propensity import adversary_weight

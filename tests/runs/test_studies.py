@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from small_estimators import built, roughened
 
 import upo.runs.config  # noqa: F401 - registers the schema
-from tests.learners.small_estimators import built, roughened
 from upo.data.battery import LOGS
 from upo.models.metric_weights import bias_weight, expected_gap, variance_weight
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 VARIANTS, PUBLISHED, ABLATIONS = (
     sorted(path.stem for path in (CONF / "study" / group).glob("*.yaml"))

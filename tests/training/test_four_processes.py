@@ -8,7 +8,7 @@ from pathlib import Path
 import launched
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "dataset.n_users=40",
     "dataset.n_items=30",

@@ -4,9 +4,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from small_estimators import CONF, roughened
 
 import upo.runs.config  # noqa: F401 - registers the schema
-from tests.learners.small_estimators import CONF, roughened
 from upo.data.world import SyntheticWorld
 from upo.functional.pointwise import cross_entropy
 from upo.functional.prediction import dr_loss, dr_loss_public, ips_loss, naive_loss

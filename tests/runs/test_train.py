@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from upo import cli
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "dataset.n_users=40",
     "dataset.n_items=30",

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 import upo.runs.experiment
 from upo.runs.experiment import Experiment
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 class TruePropensity:

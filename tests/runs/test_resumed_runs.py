@@ -18,7 +18,7 @@ from upo.training.callbacks import History
 from upo.training.checkpoint import load_checked, save_atomically
 from upo.training.stage import StageModule
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "dataset.n_users=40",
     "dataset.n_items=30",

@@ -23,7 +23,7 @@ from upo.core.transcript import copied_to
 from upo.errors import InputError
 from upo.runs.places import LONGEST, folder_name, new_folder
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "dataset.n_users=40",
     "dataset.n_items=30",

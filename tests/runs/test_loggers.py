@@ -9,7 +9,7 @@ import pytest
 
 from upo import cli
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RUN = [
     "dataset.n_users=40",
     "dataset.n_items=30",

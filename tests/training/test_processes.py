@@ -20,7 +20,7 @@ from upo.runs.assembly import build_estimator, build_stage
 from upo.runs.config import scheduled
 from upo.runs.experiment import Experiment
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "estimator").glob("*.yaml"))
 SIZES = (2, 3)
 EPOCHS = 2

@@ -17,7 +17,7 @@ from upo.runs.experiment import Experiment
 from upo.training.settings import REFUSED, check_trainer, device_count, place, time_limit
 from upo.training.trainer import make_trainer, settle
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "dataset.n_users=40",
     "dataset.n_items=30",

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from small_estimators import configure
 
-from tests.learners.small_estimators import configure
 from upo.evaluation import populations
 from upo.evaluation.diagnostics import Diagnostics
 from upo.evaluation.mar import MarSet

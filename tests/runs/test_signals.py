@@ -19,7 +19,7 @@ from upo.data.world import SyntheticWorld
 from upo.training.callbacks import ReplicaSelection
 from upo.training.checkpoint import load_checked
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "dataset.n_users=40",
     "dataset.n_items=30",

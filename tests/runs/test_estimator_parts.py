@@ -9,8 +9,8 @@ from textwrap import dedent
 import pytest
 import yaml
 from omegaconf import OmegaConf, open_dict
+from test_configs import PARTS, finite, names, small
 
-from tests.test_configs import PARTS, finite, names, small
 from upo import cli
 from upo.benchmark import benchmark
 from upo.errors import InputError
@@ -21,7 +21,7 @@ from upo.tuning import tune
 
 # the trainer's own, of a function that torch has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
-CONF = Path(__file__).resolve().parents[1] / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 OWN = """\
 # @package _global_
 defaults:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from hydra.utils import instantiate
+from small_estimators import built, configure, train
 
-from tests.learners.small_estimators import built, configure, train
 from upo.functional.targeting import squared_targeting_loss
 from upo.learners.balancing import BalancePenalty, BalanceTerm
 from upo.models.imputation import SquaredPseudoLabel

@@ -23,7 +23,7 @@ from upo.training.checkpoint import load_checked
 
 # the trainer's own, of a function that torch has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
-CONF = Path(__file__).resolve().parents[1] / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 WORLD = [
     "backbone=mf_plain",
     "fit=fixed",

@@ -10,7 +10,7 @@ from upo.pairs import BatchSampler, PairSpace
 from upo.runs.assembly import build_estimator
 from upo.runs.experiment import Experiment
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = Path(__file__).resolve().parents[1] / "conf"
 WORLD = [
     "backbone=mf_plain",
     "fit=fixed",

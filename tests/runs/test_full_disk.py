@@ -19,7 +19,8 @@ from upo.core.console import explained
 from upo.core.files import write_atomically
 from upo.errors import InputError
 from upo.runs.metrics_csv import MetricsCsv
-from upo.tables.files import read_whole, table_writer
+from upo.tables.files import read_whole
+from upo.tables.writer import table_writer
 from upo.training.checkpoint import load_checked, save_atomically
 
 SMALL = [
