@@ -1,11 +1,13 @@
 """Saved models come back the same; what is no model, or cannot be one, ends in a sentence."""
 
 import re
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 import torch
-from api_world import FEW, TRAIN, short
+from api_world import FEW, ROOT, TRAIN, short
 
 import upo
 
@@ -113,3 +115,18 @@ def test_ids_that_cannot_be_asked_for_are_refused_before_training():
     ):
         with pytest.raises(upo.InputError, match=f"{reason}.* cannot be an id"):
             short(TRAIN.assign(user=users), estimator="naive", overrides={})
+
+
+def test_a_run_folder_is_loaded_too(tmp_path):
+    words = [
+        *("dataset=synthetic", "dataset.n_users=40", "dataset.n_items=30", "dataset.density=0.2"),
+        *("estimator=naive", "estimator.stages.debias.epochs=1", "logger=none", "figures=false"),
+        *("progress=false", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path}"),
+    ]
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    model = upo.load(tmp_path)
+    pairs = pd.DataFrame({"user": [0, 1], "item": [2, 3]})
+    assert model.predict_proba(pairs).between(0, 1).all()
+    with pytest.raises(upo.InputError, match="is not there"):
+        upo.load(tmp_path / "checkpoints")

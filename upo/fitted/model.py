@@ -114,6 +114,8 @@ class Fitted:
         """
         return self._answer(self.answers.answer, pairs, average, name="prediction")
 
+    predict_proba = predict
+
     def propensity(self, pairs: Any, *, average: bool = True) -> "pd.Series[float] | pd.DataFrame":
         """P(observed) of each pair as learned, that is before the clip of the weights.
 

@@ -20,7 +20,8 @@ from upo.errors import InputError
 from upo.evaluation.protocols import Protocol
 from upo.fitted.content import ContentError, check_seeds
 from upo.fitted.file import FILE, damaged, stranger
-from upo.fitted.model import Fitted, load
+from upo.fitted.model import Fitted
+from upo.fitted.model import load as load_saved
 from upo.fitted.parts import ForeignPartError, build
 from upo.fitted.settings import resolved
 from upo.pairs import PairSpace
@@ -35,6 +36,22 @@ REMEDY = "trusted=true"
 PAIRS = 10**9  # users x items of a simulated world that a folder may ask for
 RESULTS = 2**24  # bytes of a results.csv
 _FILES = ("train", "test", "user_features", "item_features", "data_dir")
+
+
+def load(folder: str | Path, *, trusted: bool = False) -> Fitted:
+    """Read what ``Fitted.save`` wrote, or a finished run of ``train.py``; nothing is executed.
+
+    Args:
+        folder: The folder of the model (or the file in it), or of the run, whose log is read again.
+        trusted: Also build networks that are not of upo itself; their code is then run.
+
+    Raises:
+        InputError: If the file or the run is missing, unfinished, damaged, or of another schema.
+    """
+    place = Path(folder)
+    if (place / ".hydra").is_dir():
+        return load_model(place, trusted=trusted)
+    return load_saved(place, trusted=trusted)
 
 
 def load_model(folder: Path, *, log: Path | None = None, trusted: bool = False) -> Fitted:
@@ -52,7 +69,7 @@ def load_model(folder: Path, *, log: Path | None = None, trusted: bool = False) 
             folder is damaged, unknown, or of another version.
     """
     if (folder / FILE).is_file():
-        return load(folder, trusted=trusted)
+        return load_saved(folder, trusted=trusted)
     config = _config(folder, trusted=trusted)
     dataset = config["dataset"]
     if log is not None:
