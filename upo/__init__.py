@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from upo import losses, metrics
-    from upo.api import fit
+    from upo.api import fit, tune
     from upo.audit import audit  # type: ignore[no-redef, unused-ignore]  # also a module
     from upo.audit.repair import repair
     from upo.counterfactual import evaluate
@@ -39,6 +39,7 @@ __all__ = [
     "losses",
     "metrics",
     "repair",
+    "tune",
 ]
 _HOMES = {
     "FailedSeedsWarning": "upo.errors",
@@ -53,6 +54,7 @@ _HOMES = {
     "fit": "upo.api",
     "load": "upo.fitted",
     "repair": "upo.audit.repair",
+    "tune": "upo.api",
 }
 
 

@@ -1,9 +1,14 @@
 """The Python API: fit a data frame; ``docs/api.md`` shows it in use."""
 
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from omegaconf import DictConfig
+from tqdm.auto import tqdm
 
 from upo.core.console import say
 from upo.core.seeds import parse_seeds
@@ -18,14 +23,21 @@ from upo.fitted.settings import as_library, composed_run, flat, plain, resolved
 from upo.metrics.names import DIAGNOSED, WORTH, measured_on_test
 from upo.propensity import learned
 from upo.runs.auto import chosen
+from upo.runs.compose import choices, composed
+from upo.runs.compose import chosen as check_chosen
 from upo.runs.config import check
 from upo.runs.experiment import Experiment
 from upo.runs.folder import result_rows
 from upo.runs.remarks import failures_said, useless_model, useless_weights
 from upo.runs.results import FIXED, LAST
+from upo.runs.tuned import NOT_TUNED, values_of, words_for
 from upo.tables.ids import check_columns
 
-__all__ = ["Fitted", "fit", "load"]
+if TYPE_CHECKING:
+    from upo.runs.search import Budget, Found  # which loads Optuna
+
+__all__ = ["Fitted", "fit", "load", "tune"]
+BATCH = 4  # trials of a round that is not asked for
 
 
 def fit(
@@ -41,6 +53,7 @@ def fit(
     target: str = "positive",
     user_features: Any = None,
     item_features: Any = None,
+    tune: int | None = None,
     progress: bool = True,
     **overrides: Any,
 ) -> Fitted:
@@ -65,6 +78,7 @@ def fit(
             and ``fm`` networks read them: these also answer for users without a rating, if the
             table has rows of them.
         item_features: The same for items.
+        tune: Search this many trials first, as ``upo.tune`` does, and take the best one's values.
         progress: Draw progress bars.
         **overrides: Settings of ``train.py``: ``protocol="mar_holdout"``,
             ``trainer={"accelerator": "cpu"}``, ``**{"estimator.weighting.p_min": 0.1}``, or any
@@ -79,12 +93,13 @@ def fit(
             two standard errors, in log-loss on the validation rows.
         UselessWeightsWarning: If most rows of the log lie at the clip, or have one propensity.
     """
-    columns = Columns(user, item, rating)
     if train is None:
         raise InputError("train is None; give a data frame with a user, an item and a rating.")
     if target not in ("positive", OBSERVED):
         raise InputError(f"target must be positive or observed, got {target!r}.")
     if target == OBSERVED:
+        if tune is not None:
+            raise InputError("target='observed' trains no prediction to tune; leave tune= out.")
         if test is not None:
             raise InputError(
                 "target='observed' reads no ratings, so there is nothing to test; leave test= out."
@@ -111,33 +126,27 @@ def fit(
             },
             estimator=estimator,
         )
-    for frame, source in ((train, "train"), (test, "test")):
-        check_columns(frame, [user, item, rating], source)
-    for frame, key, source in (
-        (user_features, user, "user_features"),
-        (item_features, item, "item_features"),
-    ):
-        check_columns(frame, [key], source)
-    if isinstance(label_threshold, bool) or not isinstance(label_threshold, int | float):
-        raise InputError(f"label_threshold must be a number, got {label_threshold!r}; try 3.")
+    table = _Table(
+        (train, test), Columns(user, item, rating), label_threshold, (user_features, item_features)
+    )
     settings = flat(overrides)
-    config = composed_run(estimator, {**settings, "seeds": parse_seeds(seeds)})
-    dataset = config.dataset
+    config, module = table.read(estimator, {**settings, "seeds": parse_seeds(seeds)})
+    dataset, data = config.dataset, module.data
+    if tune is not None:
+        from upo.runs.search import Budget
+
+        budget = Budget(tune, BATCH, 1)
+        found = _search(config, module, budget, None, progress, given=list(settings))
+        taken, words = found.overrides, [NOT_TUNED]
+    else:
+        words, said = words_for(config, data)
+        taken = values_of(words)
+        if said is not None and progress:
+            say(said)
+    settings = {**taken, **settings}
+    config = composed_run(estimator, {**settings, "seeds": parse_seeds(seeds)}, words)
     with as_library():
         check(config)
-        limits = dataset.rating_range
-        data = rating_data_from_frames(
-            train,
-            test,
-            columns=columns,
-            label_rule=LabelRule(float(label_threshold), dataset.label_strict),
-            rating_range=None if limits is None else (limits[0], limits[1]),
-            duplicates=dataset.duplicates,
-            user_features=user_features,
-            item_features=item_features,
-            name=dataset.name,
-        )
-        module = InMemoryDataModule(data, dataset.drop_overlap, dataset.k)
         experiment, choice = chosen(Experiment(config, datamodule=module, progress=progress))
         if choice is not None:
             settings = {**settings, "auto": False, **choice.kept}
@@ -173,3 +182,135 @@ def fit(
             "overrides": {key: plain(value) for key, value in settings.items()},
         },
     )
+
+
+def tune(
+    train: Any,
+    *,
+    estimator: str | None = None,
+    trials: int = 16,
+    batch: int = BATCH,
+    seeds: int = 1,
+    search: str = "small",
+    study: str | Path | None = None,
+    user: str = "user",
+    item: str = "item",
+    rating: str = "rating",
+    label_threshold: float = 3.0,
+    user_features: Any = None,
+    item_features: Any = None,
+    progress: bool = True,
+    **overrides: Any,
+) -> "Found":
+    """Search hyperparameters of an estimator on a table; the held-out rows judge.
+
+    ``upo.fit(train, **upo.tune(train, ...).overrides)`` fits with the best ones. The trials of a
+    round train together as replicas; each round is proposed from those before it.
+
+    Args:
+        train: The biased log, as in ``upo.fit``.
+        estimator: A name of ``conf/estimator``.
+        trials: In all, at least 1.
+        batch: Trials of a round.
+        seeds: Of each trial; their mean counts.
+        search: A file of ``conf/search`` with the ranges.
+        study: File that keeps the trials; a search that was killed goes on from there. None for
+            none.
+        user: Name of the user column.
+        item: Name of the item column.
+        rating: Name of the rating column.
+        label_threshold: Ratings of at least this are positive.
+        user_features: As in ``upo.fit``.
+        item_features: As in ``upo.fit``.
+        progress: Draw a bar.
+        **overrides: Settings, which are not searched.
+
+    Returns:
+        ``overrides``, its ``value`` (lower is better), ``trials`` as a frame, and ``remarks``.
+
+    Raises:
+        InputError: If the data or a setting is wrong, or every trial diverges.
+    """
+    from upo.runs.search import Budget
+
+    budget = Budget(trials, batch, seeds)
+    table = _Table(
+        (train, None), Columns(user, item, rating), label_threshold, (user_features, item_features)
+    )
+    config, module = table.read(estimator, flat(overrides))
+    return _search(config, module, budget, study, progress, search, list(flat(overrides)))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What a person hands over, checked when it is read."""
+
+    frames: tuple[Any, Any]
+    columns: Columns
+    label_threshold: float
+    features: tuple[Any, Any]
+
+    def read(
+        self, estimator: str | None, settings: dict[str, Any]
+    ) -> tuple[DictConfig, InMemoryDataModule]:
+        """The configuration, without tuned values, and the data."""
+        train, test = self.frames
+        names = [self.columns.user, self.columns.item, self.columns.rating]
+        if train is None:
+            raise InputError("train is None; give a data frame with a user, an item and a rating.")
+        for frame, source in ((train, "train"), (test, "test")):
+            check_columns(frame, names, source)
+        for frame, key, source in zip(
+            self.features, names[:2], ("user_features", "item_features"), strict=True
+        ):
+            check_columns(frame, [key], source)
+        threshold = self.label_threshold
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+            raise InputError(f"label_threshold must be a number, got {threshold!r}; try 3.")
+        config = composed_run(estimator, settings)
+        dataset = config.dataset
+        with as_library():
+            check(config)
+            limits = dataset.rating_range
+            data = rating_data_from_frames(
+                train,
+                test,
+                columns=self.columns,
+                label_rule=LabelRule(float(threshold), dataset.label_strict),
+                rating_range=None if limits is None else (limits[0], limits[1]),
+                duplicates=dataset.duplicates,
+                user_features=self.features[0],
+                item_features=self.features[1],
+                name=dataset.name,
+            )
+            return config, InMemoryDataModule(data, dataset.drop_overlap, dataset.k)
+
+
+def _search(
+    config: DictConfig,
+    module: InMemoryDataModule,
+    budget: "Budget",
+    file: str | Path | None,
+    progress: bool,
+    search: str = "small",
+    given: Sequence[str] = (),
+) -> "Found":
+    """Search on a table that is read."""
+    from upo.runs import search as searching
+
+    check_chosen("search", search, choices("search"))
+    wanted = composed([], f"search/{search}").search
+    space = searching.space_of(config, wanted, given)
+    with as_library():
+        experiment = Experiment(config, datamodule=module, progress=False)
+        study = searching.open_study(file, config, space, budget, module.data)
+        bar = tqdm(total=budget.trials, unit="trial", disable=not progress)
+
+        def after(done: int, best: float) -> None:
+            bar.update(done - bar.n)
+            bar.set_postfix(best=f"{best:.5f}")
+
+        judge = searching.judge_with(experiment, budget.seeds)
+        found = searching.search(study, space, budget, judge, after)
+        bar.close()
+    return found

@@ -11,6 +11,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -37,6 +38,7 @@ from upo.runs.overrides import prepared, train_help
 from upo.runs.places import given_folder
 from upo.runs.results import Row, side_by_side, summarize
 from upo.runs.resumed import SETTINGS, check_same, recorded
+from upo.runs.tuned import GROUP, of_other_logs, words_for
 from upo.training.settings import alone, place
 from upo.training.trainer import settle
 
@@ -160,6 +162,21 @@ def _check_choices(argv: list[str]) -> None:
         )
 
 
+def _tuned(argv: list[str]) -> None:
+    """For a run on a table, take up the values that were tuned on its log, and no others."""
+    words = [w for w in argv[1:] if not w.startswith(("-", "hydra.", "hydra/"))]
+    known = any(word.startswith("-") or GROUP in word for word in argv[1:])
+    if known or "dataset=table" not in words:
+        return
+    config = composed([*search_path(argv), *words])
+    if not of_other_logs(config):
+        return
+    found, said = words_for(config, instantiate(config.dataset).data)
+    argv += found
+    if said is not None:
+        say(said)
+
+
 def _note_once(argv: list[str]) -> None:
     """Let the first process alone write Hydra's record and log of a run."""
     numbers = (os.environ.get(k, "0") for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"))
@@ -201,6 +218,7 @@ def run_train(words: Sequence[str], *, called: str = "") -> None:
     argv = [program, *several, *prepared(rest)]  # Hydra knows no flag between overrides
     _resume(argv)
     _check_choices(argv)
+    _tuned(argv)
     _note_once(argv)
     sys.argv = argv
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions come to us, not to a traceback

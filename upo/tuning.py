@@ -1,31 +1,28 @@
 """Tune one estimator: ``python -m upo.tuning dataset=coat estimator=upo_dr protocol=holdout``.
 
-Optuna proposes trials in batches; a batch rides on the replica axis of one run, so it costs little
-more than one trial. Trials are judged by the protocol's own selection metric at their best epoch,
-never by the test set unless the protocol says so. The winner is written to ``tuned/`` in the user's
-configuration folder (``UPO_CONFIG_DIR``), which runs of the same protocol, dataset and estimator
-look up before the values that come with upo.
+Trials are judged by the protocol's own selection metric at their best epoch, never by the test set
+unless the protocol says so. The winner is written to ``tuned/`` in the user's configuration folder
+(``UPO_CONFIG_DIR``), which runs of the same protocol, dataset and estimator look up before the
+values that come with upo; of a table, runs on the same log alone. The study lies in ``studies/``
+beside it: the same command goes on with a search that was killed, and with one of fewer trials.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import optuna
-from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import BaseDistribution, FloatDistribution
+from omegaconf import DictConfig
 from tqdm.auto import tqdm
 
 from upo.core.arguments import Command, argument
-from upo.core.console import command, quiet
-from upo.core.files import write_atomically
+from upo.core.console import advice, command, quiet, say
 from upo.core.locks import locked
-from upo.errors import InputError
 from upo.runs.compose import choices, chosen, composed, search_path, user_dir
 from upo.runs.experiment import Experiment
 from upo.runs.overrides import ABOUT_OVERRIDES, settings_of_runs
+from upo.runs.search import Budget, Found, judge_with, open_study, search, space_of
+from upo.runs.tuned import NOT_TUNED, fingerprint, place, write
 
 QUIET = ["logger=none", "progress=false", "figures=false"]
 
@@ -37,7 +34,7 @@ class Settings:
     search: str = argument("the space to search, a file of conf/search", default="default")
     trials: int | None = argument("how many; the search says if not given", default=None, value="N")
     batch: int | None = argument(
-        "trials that train together, as replicas; the search says if not given",
+        "trials of a round, which train together as replicas; the search says if not given",
         default=None,
         value="N",
     )
@@ -58,8 +55,8 @@ COMMAND = Command(
 )
 _OURS = {
     "logger": "trials are not logged; upo train logs one run",
-    "resume": "a search starts anew",
-    "keep": "a search starts anew",
+    "resume": "the same command goes on with a search that was killed",
+    "keep": "the same command keeps the trials that it has",
     "compare_with": "one estimator is tuned at a time",
     "figures": "trials draw none",
     "trainer.fast_dev_run": "trials=4 batch=4 is a short search",
@@ -82,108 +79,51 @@ def tune(arguments: Sequence[str]) -> Path:
     """
     given, rest = COMMAND.parse(arguments)
     overrides = settings_of_runs(rest, "tune", _OURS)
-    search = _search(given, overrides)
-    base = composed([*overrides, *QUIET])
-    taken = {o.split("=", 1)[0].lstrip("+") for o in overrides}
-    keys = {key: v for key, v in search.space.items() if _has(base, str(key)) and key not in taken}
-    fixed = {key: v for key, v in search.fixed.items() if _has(base, str(key)) and key not in taken}
-    if not keys:
-        raise InputError("Nothing is left to search: every key of the search is overridden.")
-    space: dict[str, BaseDistribution] = {
-        str(key): FloatDistribution(low, high, log=kind == "log")
-        for key, (low, high, kind) in keys.items()
-    }
-    path = _target(base, given.out)
+    wanted, budget = _search(given, overrides)
+    base = composed([*overrides, *QUIET, NOT_TUNED])
+    keys = [override.split("=", 1)[0].lstrip("+") for override in overrides]
+    space = space_of(base, wanted, keys)
+    experiment = Experiment(base, progress=False)
+    data = experiment.datamodule.data
+    where = place(base, fingerprint(data))
+    path = (given.out if given.out is not None else user_dir() / "tuned") / where
+    kept = (given.out if given.out is not None else user_dir()) / "studies" / where
+    kept = kept.with_suffix(".journal")
     lock = path.with_name(f".{path.name}.lock")
-    with locked(lock, f"the search for {path}", "wait for it, or choose another out="):
-        study = _study(base, search, space, fixed, overrides)
-        return _write(study, path, str(base.protocol.name))
+    with (
+        locked(lock, f"the search for {path}", "wait for it, or choose another out="),
+        advice("the same command goes on with the trials that it has"),
+    ):
+        study = open_study(kept, base, space, budget, data)
+        say(f"{base.estimator.name}: {budget}, over {len(space.ranges)} values of each trial and")
+        say(f"{len(space.structure)} of each round; the study lies in {kept}")
+        bar = tqdm(total=budget.trials, unit="trial", desc=str(base.estimator.name))
+
+        def after(done: int, best: float) -> None:
+            bar.update(done - bar.n)
+            bar.set_postfix(best=f"{best:.5f}")
+
+        found = search(study, space, budget, judge_with(experiment, budget.seeds), after)
+        bar.close()
+        write(path, found, budget, base, data)
+        found.trials.to_csv(kept.with_suffix(".csv"), index=False)
+        _report(found, budget, path)
+    return path
 
 
-def _study(
-    base: DictConfig,
-    search: DictConfig,
-    space: dict[str, BaseDistribution],
-    fixed: Mapping[Any, Any],
-    overrides: Sequence[str],
-) -> optuna.Study:
-    """All trials, a batch at a time."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, constant_liar=True))
-    bar = tqdm(range(0, search.trials, search.batch), unit="batch", desc=str(base.estimator.name))
-    for number, first in enumerate(bar):
-        size = min(search.batch, search.trials - first)
-        chosen = {key: values[number % len(values)] for key, values in fixed.items()}
-        trials = [study.ask(space) for _ in range(size)]
-        for trial in trials:
-            trial.set_user_attr("fixed", chosen)
-        values = _judge(overrides, chosen, [trial.params for trial in trials], search.seeds)
-        for trial, value in zip(trials, values, strict=True):
-            study.tell(trial, value)
-        bar.set_postfix(best=f"{study.best_value:.5f}")
-    return study
-
-
-def _target(base: DictConfig, out: Path | None) -> Path:
-    """The file of the winner."""
-    folder = out if out is not None else user_dir() / "tuned"
-    parts = base.protocol.name, base.dataset.name, base.estimator.backbone
-    return folder.joinpath(*map(str, parts), f"{base.estimator.name}.yaml")
-
-
-def _search(given: Settings, overrides: Sequence[str]) -> DictConfig:
+def _search(given: Settings, overrides: Sequence[str]) -> tuple[DictConfig, Budget]:
     chosen("search", given.search, choices("search", overrides))
     found = composed(search_path(overrides), f"search/{given.search}").search
     counts = {key: getattr(given, key) for key in ("trials", "batch")}
-    wrong = [key for key, count in counts.items() if count is not None and count < 1]
-    if wrong:
-        raise InputError(f"{wrong[0]} must be at least 1, got {counts[wrong[0]]}; try 16.")
-    changed = {key: count for key, count in counts.items() if count is not None}
-    merged = OmegaConf.merge(found, changed)
-    assert isinstance(merged, DictConfig)  # the file is a mapping
-    return merged
+    counts = {key: found[key] if count is None else count for key, count in counts.items()}
+    return found, Budget(**counts, seeds=found.seeds)
 
 
-def _has(config: DictConfig, key: str) -> bool:
-    return OmegaConf.select(config, key) is not None
-
-
-def _judge(
-    overrides: Sequence[str],
-    fixed: Mapping[Any, Any],
-    trials: Sequence[Mapping[str, float]],
-    seeds: int,
-) -> list[float]:
-    """Selection value of each trial, lower is better, mean over its seeds."""
-    config = composed([*overrides, *QUIET])
-    for key, value in fixed.items():
-        OmegaConf.update(config, str(key), value)
-    for key in trials[0]:
-        stacked = [trial[key] for trial in trials for _ in range(seeds)]
-        OmegaConf.update(config, key, stacked)
-    repeated = [seed for _ in trials for seed in range(seeds)]  # the same for every trial
-    experiment = Experiment(config, seeds=repeated, progress=False)
-    best = experiment.run(measure=False).stages[-1].best
-    assert best is not None  # a debiasing stage selects
-    return [float(v) for v in best.view(len(trials), seeds).double().mean(-1)]
-
-
-def _write(study: optuna.Study, path: Path, protocol: str) -> Path:
-    best, trials = study.best_trial, len(study.trials)
-    values = {**best.user_attrs["fixed"], **{k: float(f"{v:.3g}") for k, v in best.params.items()}}
-    tree: Any = OmegaConf.create({})
-    for key, value in values.items():
-        OmegaConf.update(tree, str(key), value)
-    head = (
-        "# @package _global_\n"
-        f"# Written by upo.tuning: best of {trials} trials, protocol={protocol}, "
-        f"selection value {best.value:.5f}.\n"
-    )
-    write_atomically(path, head + OmegaConf.to_yaml(tree))
-    sys.stdout.write(
-        f"Best of {trials} trials: {best.value:.5f}\n{OmegaConf.to_yaml(tree)}{path}\n"
-    )
-    return path
+def _report(found: Found, budget: Budget, path: Path) -> None:
+    lines = [f"Best of {budget}: {found.value:.5f}"]
+    lines += [f"  {key}={value:g}" for key, value in found.overrides.items()]
+    lines += [f"Note: {text}" for text in found.remarks]
+    sys.stdout.write("\n".join([*lines, f"{path}\n"]))
 
 
 def main(words: Sequence[str]) -> None:

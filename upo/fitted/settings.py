@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from upo.core.console import cause, quiet
 from upo.errors import InputError
 from upo.runs.compose import choices, chosen, composed
+from upo.runs.tuned import NOT_TUNED
 
 # chosen by name, as in train.py
 GROUPS = (
@@ -46,13 +47,20 @@ def flat(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return dotted
 
 
-def composed_run(estimator: str | None, settings: Mapping[str, Any]) -> DictConfig:
+def composed_run(
+    estimator: str | None, settings: Mapping[str, Any], more: Sequence[str] = (NOT_TUNED,)
+) -> DictConfig:
     """The configuration of ``train.py`` with these settings.
+
+    Args:
+        estimator: Its name; the default's if None.
+        settings: By dotted key.
+        more: Further words; by default, those that leave tuned values out.
 
     Raises:
         InputError: If a setting is unknown or of the wrong type.
     """
-    words = ["logger=none", "figures=false", "dataset=table", "dataset.train=memory"]
+    words = ["logger=none", "figures=false", "dataset=table", "dataset.train=memory", *more]
     if estimator is not None:
         words.append(chosen("estimator", estimator, choices("estimator")))
     values = {}

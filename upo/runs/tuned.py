@@ -1,0 +1,117 @@
+"""Files of tuned values: where they lie, and which log they belong to.
+
+Those of a dataset with a name serve all its runs. Those of a table belong to the log that they were
+found on, and lie under a digest of it: a fit of another log does not take them up.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from upo.core.files import write_atomically
+from upo.data.rating_data import RatingData
+from upo.runs.compose import conf_dir, user_dir
+
+if TYPE_CHECKING:
+    from upo.runs.search import Budget, Found  # which loads Optuna
+
+GROUP = "tuned@_global_"
+NOT_TUNED = f"~{GROUP}"  # the word that leaves tuned values out
+
+
+def fingerprint(data: RatingData) -> str:
+    """A digest of a log: its users and items, its pairs in order, and their ratings."""
+    train = data.train
+    digest = hashlib.blake2b(str((train.n_users, train.n_items)).encode(), digest_size=16)
+    for part in (train.keys, train.ratings):
+        digest.update(part.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def is_table(config: DictConfig) -> bool:
+    """Whether the dataset is a person's own table, of which the name says nothing."""
+    return "user_column" in config.dataset
+
+
+def place(config: DictConfig, log: str) -> Path:
+    """Where the tuned values of a configuration lie below ``tuned/``.
+
+    Args:
+        config: Composed configuration.
+        log: Digest of the log.
+    """
+    dataset = f"table_{log[:16]}" if is_table(config) else str(config.dataset.name)
+    parts = str(config.protocol.name), dataset, str(config.estimator.backbone)
+    return Path(*parts, f"{config.estimator.name}.yaml")
+
+
+def write(
+    path: Path, found: "Found", budget: "Budget", config: DictConfig, data: RatingData
+) -> None:
+    """Write the winner as a configuration, with what it rests on above it."""
+    tree: Any = OmegaConf.create({})
+    for key, value in found.overrides.items():
+        OmegaConf.update(tree, key, value)
+    train = data.train
+    head = [
+        f"Written by upo tune: best of {budget}, protocol={config.protocol.name}, "
+        f"selection value {found.value:.5f}.",
+        f"Log {fingerprint(data)}: {len(train):,} ratings, {train.n_users:,} users x "
+        f"{train.n_items:,} items.",
+        *found.remarks,
+    ]
+    lines = "".join(f"# {line}\n" for line in head)
+    write_atomically(path, f"# @package _global_\n{lines}{OmegaConf.to_yaml(tree)}")
+
+
+def words_for(config: DictConfig, data: RatingData) -> tuple[list[str], str | None]:
+    """For a run on a table, the words that take up the values tuned on its log, and no others.
+
+    Args:
+        config: Its configuration.
+        data: Its log.
+
+    Returns:
+        Overrides, and a sentence where there are values of other logs alone.
+    """
+    mine = place(config, fingerprint(data))
+    if any((root / "tuned" / mine).is_file() for root in (user_dir(), conf_dir())):
+        return [f"{GROUP}={mine.with_suffix('').as_posix()}"], None
+    others = of_other_logs(config)
+    if not others:
+        return [NOT_TUNED], None
+    said = (
+        f"{others[0]} was tuned on another log, so its values are not taken; tune this one, or "
+        "give them as overrides."
+    )
+    return [NOT_TUNED], said
+
+
+def of_other_logs(config: DictConfig) -> Sequence[Path]:
+    """Files of values that were tuned on tables with this estimator, backbone and protocol."""
+    protocol, _, *rest = place(config, "").parts
+    pattern = str(Path("tuned", protocol, "table*", *rest))
+    return [path for root in (user_dir(), conf_dir()) for path in sorted(root.glob(pattern))]
+
+
+def values_of(words: Sequence[str]) -> dict[str, Any]:
+    """Dotted keys and values of the file that such words take up."""
+    for word in words:
+        name = word.removeprefix(f"{GROUP}=")
+        for root in (user_dir(), conf_dir()) if name != word else ():
+            path = root / "tuned" / f"{name}.yaml"
+            if path.is_file():
+                return dict(_leaves(OmegaConf.to_container(OmegaConf.load(path))))
+    return {}
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, inner in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(inner, dict):
+            yield from _leaves(inner, f"{name}.")
+        else:
+            yield name, inner
