@@ -135,11 +135,10 @@ def test_a_range_that_is_none_ends_in_a_sentence(entry):
         space_of(composed(["estimator=naive"]), wrong, [])
 
 
-OF_TWO = ("upo_dr", "dr_v2", "stable_dr", "kbdr", "dr_gpl", "mr", "dce_dr", "cbpl")
+OF_TWO = ("upo_dr", "dr_v2", "kbdr", "dr_gpl", "mr", "dce_dr", "cbpl")
 OWN = {
     "upo_dr": "game.penalties.upo.beta",
     "dr_v2": "balance.penalties.bmse.gamma",
-    "stable_dr": "constrained.penalties.orthogonality.eta",
     "kbdr": "weight.slack",
     "asips": "agreement.tau",
     "dr_gpl": "generalized.penalties.gpl.mix",

@@ -105,7 +105,11 @@ def tune(arguments: Sequence[str]) -> Path:
 
         found = search(study, space, budget, judge_with(experiment, budget.seeds), after)
         bar.close()
-        write(path, found, budget, base, data)
+        head = (
+            f"Written by upo tune: best of {budget}, protocol={base.protocol.name}, "
+            f"selection value {found.value:.5f}."
+        )
+        write(path, found.overrides, [head, *found.remarks], data)
         found.trials.to_csv(kept.with_suffix(".csv"), index=False)
         _report(found, budget, path)
     return path

@@ -127,17 +127,15 @@ def test_every_logger_composes(name):
 
 
 @pytest.mark.parametrize("name", names("search"))
-def test_every_searched_key_exists_in_some_estimator(name):
-    search = OmegaConf.load(CONF / "search" / f"{name}.yaml")
-    configs = [
-        compose("train", overrides=["estimator=upo_dr", f"backbone={name}"])
-        for name in ("mf", "mf_plain")
-    ]
-    for key in (*search.space, *search.fixed):
-        assert any(OmegaConf.select(c, str(key)) is not None for c in configs), key
+def test_every_search_composes_and_has_a_budget(name):
+    search = compose(f"search/{name}").search
+    assert min(search.trials, search.batch, search.seeds) >= 1
+    assert search.trials >= 4 * search.batch  # rounds, of which the first is random
+    for key in search.limits:
+        assert key in search.space
     for low, high, kind in search.space.values():
         assert low < high
-        assert kind in ("log", "linear")
+        assert kind in ("log", "log0", "linear")
 
 
 def test_tuned_values_are_overrides_of_their_own_estimator():

@@ -5,18 +5,15 @@ found on, and lie under a digest of it: a fit of another log does not take them 
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from upo.core.files import write_atomically
 from upo.data.rating_data import RatingData
 from upo.runs.compose import conf_dir, user_dir
-
-if TYPE_CHECKING:
-    from upo.runs.search import Budget, Found  # which loads Optuna
 
 GROUP = "tuned@_global_"
 NOT_TUNED = f"~{GROUP}"  # the word that leaves tuned values out
@@ -48,22 +45,21 @@ def place(config: DictConfig, log: str) -> Path:
     return Path(*parts, f"{config.estimator.name}.yaml")
 
 
-def write(
-    path: Path, found: "Found", budget: "Budget", config: DictConfig, data: RatingData
-) -> None:
-    """Write the winner as a configuration, with what it rests on above it."""
+def write(path: Path, values: Mapping[str, Any], notes: Sequence[str], data: RatingData) -> None:
+    """Write values as a configuration, with what they rest on above it.
+
+    Args:
+        path: The file.
+        values: By dotted key.
+        notes: Sentences.
+        data: The log that they were found on.
+    """
     tree: Any = OmegaConf.create({})
-    for key, value in found.overrides.items():
+    for key, value in values.items():
         OmegaConf.update(tree, key, value)
     train = data.train
-    head = [
-        f"Written by upo tune: best of {budget}, protocol={config.protocol.name}, "
-        f"selection value {found.value:.5f}.",
-        f"Log {fingerprint(data)}: {len(train):,} ratings, {train.n_users:,} users x "
-        f"{train.n_items:,} items.",
-        *found.remarks,
-    ]
-    lines = "".join(f"# {line}\n" for line in head)
+    size = f"{len(train):,} ratings, {train.n_users:,} users x {train.n_items:,} items"
+    lines = "".join(f"# {line}\n" for line in [*notes, f"Log {fingerprint(data)}: {size}."])
     write_atomically(path, f"# @package _global_\n{lines}{OmegaConf.to_yaml(tree)}")
 
 
