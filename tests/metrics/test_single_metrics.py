@@ -20,6 +20,7 @@ from upo.metrics import (
     MeanSquaredError,
     PrecisionAtK,
     RecallAtK,
+    SeveralAtK,
 )
 
 
@@ -188,3 +189,18 @@ def test_soft_labels_have_a_log_loss():
     metric.update(torch.tensor([0.3], dtype=torch.float64), torch.tensor([0.25]).double())
     expected = -0.25 * math.log(0.3) - 0.75 * math.log(0.7)
     assert metric.compute().item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_several_ranking_metrics_of_one_pass_are_each_of_them():
+    g = torch.Generator().manual_seed(4)
+    users, labels = torch.randint(0, 9, (60,), generator=g), torch.randint(0, 2, (60,), generator=g)
+    scores, kinds = torch.rand(3, 60, generator=g), [NDCG, PrecisionAtK, RecallAtK, F1AtK]
+    together, apart = SeveralAtK([kind(2) for kind in kinds]), [kind(2) for kind in kinds]
+    for part in (slice(0, 25), slice(25, 60)):
+        for metric in (together, *apart):
+            metric.update(scores[:, part], labels[part], users[part])
+    assert together.compute().shape == (4, 3)
+    assert torch.equal(together.compute(), torch.stack([metric.compute() for metric in apart]))
+    flat = SeveralAtK([NDCG(2), F1AtK(2)])
+    flat.update(scores[0], labels, users)
+    assert flat.compute().shape == (2,)

@@ -62,10 +62,9 @@ class MarSet(nn.Module):
         """
         k = self.k
         ranked = {name: metric() for name, metric in RANKING.items()}
-        at_k = {f"{name}@{k}": metric(k) for name, metric in AT_K.items()}
+        at_k = metrics.SeveralAtK([metric(k) for metric in AT_K.values()])
         pointwise = {name: metric() for name, metric in POINTWISE.items()}
-        collection = {**ranked, **at_k, **pointwise}
-        for metric in collection.values():
+        for metric in (*ranked.values(), at_k, *pointwise.values()):
             metric.to(self.labels.device)
         for pairs, rows in self.blocks(estimator.space):
             f = torch.sigmoid(estimator.logit("prediction", pairs).double())
@@ -73,12 +72,14 @@ class MarSet(nn.Module):
             mask = None if include is None else include[:, rows]
             for metric in ranked.values():
                 metric.update(f, labels, include=mask)
-            for metric in at_k.values():
-                metric.update(f, labels, users, include=mask)
+            at_k.update(f, labels, users, include=mask)
             weight = None if mask is None else mask.double()
             for metric in pointwise.values():
                 metric.update(f, labels, weight)
-        return {name: metric.compute() for name, metric in collection.items()}
+        values = {name: metric.compute() for name, metric in ranked.items()}
+        names = [f"{name}@{k}" for name in AT_K]
+        values |= dict(zip(names, at_k.compute().unbind(0), strict=True))
+        return values | {name: metric.compute() for name, metric in pointwise.items()}
 
 
 def heldout_log_loss(estimator: Estimator, *, weighted: bool) -> Tensor:  # [R] float64

@@ -9,7 +9,7 @@ from upo.metrics.diagnostics import (
 )
 from upo.metrics.histogram import HistogramCounts, PropensityHistogram
 from upo.metrics.pointwise import LogLoss, MeanSquaredError
-from upo.metrics.ranking import AUC, NDCG, F1AtK, PrecisionAtK, RecallAtK
+from upo.metrics.ranking import AUC, NDCG, F1AtK, PrecisionAtK, RecallAtK, SeveralAtK
 
 __all__ = [
     "AUC",
@@ -26,4 +26,5 @@ __all__ = [
     "PropensityHistogram",
     "RecallAtK",
     "Reliability",
+    "SeveralAtK",
 ]

@@ -4,6 +4,8 @@ Every row is kept until ``compute``, so a user's rows may be split over batches 
 way. ``include``, ``[N]`` or ``[R, N]``, marks the rows that each replica reads.
 """
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import torch
@@ -78,6 +80,14 @@ class PerUserMetric(_RowsMetric):
         self._keep(scores, labels, include)
         self.keep("users", users)
 
+    def compute(self) -> Tensor:
+        """The value over all users."""
+        return self.per_replica(self.of(self._sums()))
+
+    @abstractmethod
+    def of(self, sums: RankingSums) -> Tensor:  # [R]
+        """The value that follows from the sums over users."""
+
     def _sums(self) -> RankingSums:
         return ranking_sums(
             self.rows("scores"),
@@ -106,9 +116,9 @@ class NDCG(PerUserMetric):
             )
         self.no_positives: NoPositives = no_positives
 
-    def compute(self) -> Tensor:
+    def of(self, sums: RankingSums) -> Tensor:
         """The mean over users."""
-        return self.per_replica(self._sums().mean_ndcg(self.no_positives))
+        return sums.mean_ndcg(self.no_positives)
 
 
 class PrecisionAtK(PerUserMetric):
@@ -119,9 +129,9 @@ class PrecisionAtK(PerUserMetric):
         **kwargs: ``replicas`` and the arguments of ``torchmetrics.Metric``.
     """
 
-    def compute(self) -> Tensor:
+    def of(self, sums: RankingSums) -> Tensor:
         """The mean of hits / K over users."""
-        return self.per_replica(self._sums().mean_precision())
+        return sums.mean_precision()
 
 
 class RecallAtK(PerUserMetric):
@@ -132,9 +142,9 @@ class RecallAtK(PerUserMetric):
         **kwargs: ``replicas`` and the arguments of ``torchmetrics.Metric``.
     """
 
-    def compute(self) -> Tensor:
+    def of(self, sums: RankingSums) -> Tensor:
         """The mean of hits / positives over users."""
-        return self.per_replica(self._sums().mean_recall())
+        return sums.mean_recall()
 
 
 class F1AtK(PerUserMetric):
@@ -145,6 +155,30 @@ class F1AtK(PerUserMetric):
         **kwargs: ``replicas`` and the arguments of ``torchmetrics.Metric``.
     """
 
-    def compute(self) -> Tensor:
+    def of(self, sums: RankingSums) -> Tensor:
         """The harmonic mean of mean precision and mean recall."""
-        return self.per_replica(self._sums().f1())
+        return sums.f1()
+
+
+class SeveralAtK(PerUserMetric):
+    """Several of these metrics from rows that are kept and ranked once; their values ``[M, R]``.
+
+    Args:
+        metrics: M of them, at one cutoff.
+        **kwargs: ``replicas`` and the arguments of ``torchmetrics.Metric``.
+    """
+
+    def __init__(self, metrics: Sequence[PerUserMetric], **kwargs: Any) -> None:
+        super().__init__(metrics[0].k, **kwargs)
+        self.each = tuple(metrics)
+
+    def of(self, sums: RankingSums) -> Tensor:
+        """The values of all."""
+        return torch.stack([metric.of(sums) for metric in self.each])
+
+    def compute(self) -> Tensor:
+        """The values over all users."""
+        values = self.of(self._sums())
+        self.per_replica(values[0])
+        self._result_shape = (len(values), *self._result_shape)
+        return values.reshape(self._result_shape)
