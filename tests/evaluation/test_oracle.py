@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+import upo.runs.assembly
 import upo.runs.experiment
 from upo.runs.experiment import Experiment
 
@@ -40,7 +41,8 @@ def run(name, monkeypatch, *, oracle):
             estimator._weighting = TruePropensity(experiment.datamodule.data.truth)
             return estimator
 
-        monkeypatch.setattr(upo.runs.experiment, "build_estimator", with_truth)
+        for module in (upo.runs.experiment, upo.runs.assembly):  # the stack, and smaller ones
+            monkeypatch.setattr(module, "build_estimator", with_truth)
     return {key: float(value.mean()) for key, value in experiment.run().metrics.items()}
 
 
