@@ -45,6 +45,9 @@ bench: $(STAMP)  ## steps against a plain PyTorch script, processes, memory, who
 lock: $(STAMP)  ## write requirements.lock anew, from constraints.txt
 	$(BIN)/python .ci/lock.py
 
+gpu: $(STAMP)  ## every row on this machine's GPU against its CPU, resuming, bf16, then steps are timed
+	$(BIN)/python tests/gpu/check.py
+
 clean:  ## remove .venv and whatever was built
 	rm -rf $(VENV) $(LOWEST) build dist site *.egg-info
 

@@ -33,6 +33,10 @@ STRICT = {
 }
 
 
+# of floats, a GPU adds these in an order that changes from run to run, in no other way
+UNORDERED = {aten.cumsum, aten.cumsum_, aten.cumprod, aten.histc, aten.put, aten.put_}
+
+
 class MixedDevicesError(RuntimeError):
     """An operation got tensors of two devices."""
 
@@ -99,6 +103,8 @@ class Pretend(TorchDispatchMode):
         there = [isinstance(x, OnDevice) for x in tensors]
         if any(there) and packet not in COPIES:
             self._check_places(func, tensors)
+        if any(there) and packet in UNORDERED and tensors[0].is_floating_point():
+            raise RuntimeError(f"{func} of floats has no deterministic algorithm on the device")
         on_device, given = any(there), {**kwargs}
         if kwargs.get("device") is not None:
             on_device = torch.device(kwargs["device"]).type == DEVICE.type

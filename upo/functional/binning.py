@@ -77,7 +77,9 @@ def equal_mass_edges(
         low = below.long()
         high = (low + 1).clamp(max=n - 1)
     else:
-        mass = weight.detach().double().expand_as(p_hat).gather(-1, order).cumsum(-1)
+        mass = weight.detach().double().expand_as(p_hat).gather(-1, order)
+        # on the CPU, as a GPU leaves open in which order it adds
+        mass = mass.cpu().cumsum(-1).to(p_hat.device)
         at = cut * (mass[..., -1:] - 1).clamp(min=0) / num_bins
         below = at.floor()
         # the k-th copy (from 0) belongs to the first row whose cumulative weight exceeds k

@@ -1,0 +1,301 @@
+"""Does everything run on this machine's GPU as on its CPU, and how fast? ``make gpu``.
+
+Correctness comes first: every row of the benchmark in float64 and float32, host waits, resuming,
+bf16. Then steps are timed. One table is printed and written as JSON; the status is 1 if a check
+fails. Without a GPU the device is the CPU, which tries the script and not the device.
+
+Bounds, of the largest relative difference over results and trained parameters:
+
+- float64: ``DOUBLE``, as sums on a device are taken in another order;
+- float32: ``TIMES`` what float32 differs from float64 on the CPU, and ``SINGLE`` where that is
+  less; Adam turns rounding of gradients near 0 into moves of a rate, so no fixed bound fits rows
+  of all kinds.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from benchmarks.settings import SETTINGS, generated_log, make_module
+from omegaconf import DictConfig
+
+from upo.core.console import quiet
+from upo.runs.compose import choices, composed
+from upo.runs.config import scheduled
+from upo.runs.experiment import Experiment, RunResult
+from upo.training.checkpoint import StageCheckpoint
+from upo.training.stage import StageModule
+
+DOUBLE, SINGLE, TIMES = 1e-7, 1e-4, 5.0
+BFLOAT = 0.05  # of the log-loss, between bf16-mixed and 32-true
+DISCRETE = ("ndcg", "f1", "precision", "recall", "clip_share", "ece")  # jump where scores change
+SMALL = [
+    "dataset.n_users=60",
+    "dataset.n_items=50",
+    "dataset.density=0.2",
+    "seeds=3",
+    "progress=false",
+    "figures=false",
+    "logger=none",
+]
+EPOCHS, STEPS = 2, 4
+
+
+@dataclass
+class Line:
+    """A line of the table."""
+
+    check: str
+    subject: str
+    value: float
+    bound: float
+    passed: bool | None  # None: nothing to pass, a time
+    note: str = ""
+
+
+class KilledError(Exception):
+    """A run that is to be resumed ended here."""
+
+
+def configured(estimator: str, accelerator: str, *overrides: str) -> DictConfig:
+    words = [*SMALL, f"estimator={estimator}", f"trainer.accelerator={accelerator}", *overrides]
+    stages = scheduled(composed(words).estimator)
+    length = [f"++estimator.stages.{s}.epochs={EPOCHS}" for s in stages]
+    length += [f"++estimator.stages.{s}.steps={STEPS}" for s in stages]
+    return composed([*words, *length])
+
+
+def trained(estimator: str, accelerator: str, *overrides: str) -> RunResult:
+    return Experiment(configured(estimator, accelerator, *overrides), progress=False).run()
+
+
+def difference(one: RunResult, other: RunResult) -> float:
+    """Largest difference of parameters and of results that are smooth in them, relative to 1."""
+    pairs = list(zip(one.estimator.parameters(), other.estimator.parameters(), strict=True))
+    pairs += [
+        (one.metrics[name], other.metrics[name])
+        for name in one.metrics
+        if not name.startswith(DISCRETE)
+    ]
+    return max(map(apart, *zip(*pairs, strict=True)), default=0.0)
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    a, b = a.detach().double(), b.detach().double()
+    if not torch.equal(a.isfinite(), b.isfinite()):
+        return math.inf
+    gap = (a - b).abs() / b.abs().clamp(min=1.0)
+    return float(gap[a.isfinite()].max()) if bool(a.isfinite().any()) else 0.0
+
+
+def rows(device: str, names: list[str]) -> Iterator[Line]:
+    """Every row on the device against the CPU."""
+    for name in names:
+        exact, rounded = "trainer.precision=64-true", "trainer.precision=32-true"
+        reference = trained(name, "cpu", exact)
+        gap = difference(trained(name, device, exact), reference)
+        yield Line("float64", name, gap, DOUBLE, gap <= DOUBLE)
+        here = trained(name, "cpu", rounded)
+        bound = max(SINGLE, TIMES * difference(here, reference))
+        gap = difference(trained(name, device, rounded), here)
+        yield Line("float32", name, gap, bound, gap <= bound)
+
+
+def waits(device: str, names: list[str]) -> Iterator[Line]:
+    """How often the host waits for the device within a chunk of steps, at most."""
+    if device == "cpu":
+        return
+    for name in names:
+        counts: list[int] = []
+        with patched(StageModule, "training_step", partial(_counting, counts)):
+            trained(name, device)
+        yield Line("waits", name, max(counts), 1, max(counts) <= 1)
+
+
+def _counting(counts: list[int], step: Callable[..., None]) -> Callable[..., None]:
+    """A chunk of steps that notes how often PyTorch waits in it."""
+
+    def counted(*given: object) -> None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                step(*given)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        counts.append(sum("synchroniz" in str(each.message) for each in caught))
+
+    return counted
+
+
+@contextmanager
+def patched(kind: type, name: str, wrap: Callable[..., object]) -> Iterator[None]:
+    """A method wrapped within the block."""
+    real = getattr(kind, name)
+    setattr(kind, name, wrap(real))
+    try:
+        yield
+    finally:
+        setattr(kind, name, real)
+
+
+def resumed(device: str, names: list[str]) -> Iterator[Line]:
+    """A run that was killed in the middle of a stage, to the last bit."""
+    for number, name in enumerate(names):
+        config = configured(name, device, "++trainer.deterministic=true")
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Experiment(config, Path(folder, "whole"), progress=False).run()
+            stopping = partial(_dying, iter(range(number % 3)))
+            with suppress(KilledError), patched(StageCheckpoint, "write", stopping):
+                Experiment(config, Path(folder, "part"), progress=False).run()
+            config.resume = str(Path(folder, "part"))
+            again = Experiment(config, Path(folder, "part"), progress=False).run()
+        gap = difference(again, whole)
+        yield Line("resume", name, gap, 0.0, gap == 0.0, "deterministic=true")
+
+
+def _dying(left: Iterator[int], write: Callable[..., None]) -> Callable[..., None]:
+    """Writing a checkpoint, after the last of which the run ends."""
+
+    def last(*given: object, **named: object) -> None:
+        write(*given, **named)
+        if next(left, None) is None:
+            raise KilledError
+
+    return last
+
+
+def bfloat(device: str, names: list[str]) -> Iterator[Line]:
+    """bf16-mixed is near 32-true."""
+    for name in names:
+        runs = [
+            trained(name, device, "backbone=ncf", f"trainer.precision={precision}")
+            for precision in ("bf16-mixed", "32-true")
+        ]
+        gap = apart(*(run.metrics["log_loss"] for run in runs))
+        yield Line("bf16", f"{name}, ncf", gap, BFLOAT, gap <= BFLOAT)
+
+
+def times(device: str, replicas: list[int]) -> Iterator[Line]:
+    """Milliseconds of a step of UPO-DR, all players, over the number of replicas."""
+    for setting in SETTINGS:
+        log = generated_log(setting)
+        for count in replicas:
+            for way in ("step", "replay"):
+                subject = f"{setting.name}, R = {count}, {way}"
+                value = _milliseconds(make_module(setting, *log, count), device, way)
+                yield Line("ms", subject, value / count, math.nan, None, "of a step and replica")
+
+
+def _milliseconds(module: StageModule, device: str, way: str) -> float:
+    module.to("cuda" if device == "gpu" else "cpu")
+    module.replay, module.compiled = way == "replay", False
+    module.training_step((0, 3), 0)  # makes what is made once
+    size, least = min(32, module.train_dataloader().size), math.inf
+    for turn in range(3):
+        _finish(device)
+        start = time.perf_counter()
+        module.training_step((3 + turn * size, size), 0)
+        _finish(device)
+        least = min(least, (time.perf_counter() - start) * 1e3 / size)
+    return least
+
+
+def _finish(device: str) -> None:
+    if device == "gpu":
+        torch.cuda.synchronize()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("gpu_check.json"), help="the JSON file")
+    parser.add_argument("--rows", nargs="+", help="estimators; all by default")
+    parser.add_argument("--seconds", type=float, default=420, help="after which no part is begun")
+    parser.add_argument("--replicas", type=int, nargs="*", default=[1, 10, 64], help="to time")
+    options = parser.parse_args(arguments)
+    quiet()
+    warnings.filterwarnings("ignore")
+    device = "gpu" if torch.cuda.is_available() else "cpu"
+    named = "no GPU here: the device is the CPU"
+    if device == "gpu":
+        named = torch.cuda.get_device_name()
+    sys.stdout.write(f"{named}, {os.cpu_count()} cores, torch {torch.__version__}\n")
+    names = options.rows or choices("estimator")
+    few = [n for n in ("upo_dr", "dr_v2", "kbips", "dce_tdr", "naive") if n in names] or names[:1]
+    parts: list[tuple[Callable[..., Iterator[Line]], list]] = [
+        *((rows, [name]) for name in few),
+        *((resumed, [name]) for name in few),
+        *((waits, [name]) for name in few),
+        *((bfloat, [name]) for name in few[:3]),
+        (times, options.replicas[:2]),
+        *((rows, [name]) for name in names if name not in few),
+        *((waits, [name]) for name in names if name not in few),
+        (times, options.replicas[2:]),
+    ]
+    lines, start = [], time.monotonic()
+    for part, what in parts:
+        for line in _taken(part, device, what, time.monotonic() - start > options.seconds):
+            lines.append(line)
+            sys.stdout.write(_shown(line) + "\n")
+            sys.stdout.flush()
+    failed = [line for line in lines if line.passed is False]
+    seconds = time.monotonic() - start
+    options.out.write_text(
+        json.dumps(
+            {
+                "device": named,
+                "torch": torch.__version__,
+                "seconds": round(seconds, 1),
+                "failed": len(failed),
+                "lines": [_plain(line) for line in lines],
+            },
+            indent=1,
+        )
+    )
+    sys.stdout.write(
+        f"{len(failed)} of {sum(x.passed is not None for x in lines)} checks failed, "
+        f"{seconds:.0f} s, {options.out}\n"
+    )
+    return bool(failed)
+
+
+def _taken(
+    part: Callable[..., Iterator[Line]], device: str, what: list, late: bool
+) -> Iterator[Line]:
+    """The lines of a part; one that fails altogether has a line, and so has one that is left."""
+    subject = ", ".join(map(str, what))
+    if late and what:
+        yield Line(part.__name__, subject, math.nan, math.nan, None, "skipped: no time left")
+        return
+    try:
+        yield from part(device, what)
+    except Exception as error:  # the others are still to be seen
+        note = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        yield Line(part.__name__, subject, math.nan, math.nan, False, note)
+
+
+def _shown(line: Line) -> str:
+    mark = {True: "ok", False: "FAILED", None: ""}[line.passed]
+    bound = "" if math.isnan(line.bound) else f"<= {line.bound:.1e}"
+    return f"{line.check:8} {line.subject:32} {line.value:>10.3g} {bound:>11} {mark:6} {line.note}"
+
+
+def _plain(line: Line) -> dict[str, object]:
+    return {k: None if v != v or v == math.inf else v for k, v in asdict(line).items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
