@@ -16,6 +16,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_map
 
+from upo.training import recording
+
 DEVICE = torch.device("lazy", 0)  # a kind that autograd runs in its caller's thread
 aten = torch.ops.aten
 
@@ -184,6 +186,7 @@ def offer(monkeypatch):
     monkeypatch.setattr(MPSAccelerator, "setup_device", lambda *_: None)
     monkeypatch.setattr(MPSAccelerator, "teardown", lambda _: None)
     monkeypatch.setattr(nn.Module, "_apply", _swapped)
+    monkeypatch.setattr(recording, "PLAIN", (*recording.PLAIN, OnDevice))
 
 
 _apply = nn.Module._apply

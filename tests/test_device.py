@@ -17,6 +17,7 @@ from upo.runs.compose import choices, composed
 from upo.runs.config import scheduled
 from upo.runs.experiment import Experiment
 from upo.training.checkpoint import StageCheckpoint
+from upo.training.compiled import CompiledStep
 from upo.training.settings import check_trainer
 from upo.training.stage import StageModule
 from upo.training.trainer import _say_why
@@ -128,12 +129,34 @@ def test_rates_of_several_replicas_do_not_wait(waits):
     assert max(sum(chunk.values()) for chunk in waits) == 1, waits
 
 
+PARTLY = [f"estimator.stages.{stage}.pair_batch=64" for stage in ("propensity", "debias")]
+DECAYS = "++estimator.learners.prediction.optimizer.weight_decay=[0.1,0.2]"
+
+
 def test_results_are_those_of_the_cpu(device):
-    found = Experiment(configured("upo_dr", steps=4, epochs=2), progress=False).run().metrics
-    config = configured("upo_dr", steps=4, epochs=2, accelerator="cpu")
-    expected = Experiment(config, progress=False).run().metrics
+    found, expected = (
+        Experiment(configured("upo_dr", accelerator=a, steps=4), progress=False).run().metrics
+        for a in ("mps", "cpu")
+    )
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.filterwarnings("ignore:compile=true")
+def test_what_a_compiler_would_get_mixes_no_devices(device, monkeypatch):
+    """With a decay of each replica; what the graph computes is another matter, and not asked."""
+    traced = []
+    monkeypatch.setattr(CompiledStep, "replay", lambda self, batches: [self.first] * len(batches))
+
+    def compiled(graph, inputs):
+        traced.append({x.device for x in inputs})
+        return graph
+
+    monkeypatch.setattr("upo.training.compiled._compiled", compiled)
+    words = ["compile=true", "fit=fixed", *PARTLY, DECAYS]
+    Experiment(configured("dr_jl", *words, steps=4), progress=False).run()
+    assert traced
+    assert set().union(*traced) == {DEVICE}
 
 
 def test_a_device_without_float64_is_left_for_the_cpu_in_a_sentence(monkeypatch, capsys):
