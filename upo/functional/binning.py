@@ -8,6 +8,8 @@ evaluation. Bin membership carries no gradient.
 import torch
 from torch import Tensor
 
+from upo.core.running import running_sum
+
 
 def equal_width_bins(p_hat: Tensor, num_bins: int) -> Tensor:
     """Index of the right-closed bin (m/M, (m+1)/M] that holds each value; 0 falls in bin 0.
@@ -77,9 +79,7 @@ def equal_mass_edges(
         low = below.long()
         high = (low + 1).clamp(max=n - 1)
     else:
-        mass = weight.detach().double().expand_as(p_hat).gather(-1, order)
-        # on the CPU, as a GPU leaves open in which order it adds
-        mass = mass.cpu().cumsum(-1).to(p_hat.device)
+        mass = running_sum(weight.detach().double().expand_as(p_hat).gather(-1, order))
         at = cut * (mass[..., -1:] - 1).clamp(min=0) / num_bins
         below = at.floor()
         # the k-th copy (from 0) belongs to the first row whose cumulative weight exceeds k

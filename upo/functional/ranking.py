@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from upo.core.running import running_sum
+
 NoPositives = Literal["one", "skip"]
 
 
@@ -190,6 +192,5 @@ def _runs(starts: Tensor) -> tuple[Tensor, Tensor]:
 
 def _cumulative_discount(k: int, device: torch.device) -> Tensor:
     """Sum of 1 / log2(1 + rank) over the first j ranks, for j = 0..K."""
-    rank = torch.arange(1, k + 1, dtype=torch.float64)
-    sums = (1 / torch.log2(1 + rank)).cumsum(0)  # here: on a GPU its order would be left open
-    return torch.nn.functional.pad(sums, (1, 0)).to(device)
+    rank = torch.arange(1, k + 1, device=device, dtype=torch.float64)
+    return torch.nn.functional.pad(running_sum(1 / torch.log2(1 + rank)), (1, 0))

@@ -7,6 +7,8 @@ itself.
 import torch
 from torch import Tensor
 
+from upo.core.running import running_sum
+
 
 def weight_band(p_hat: Tensor, gamma: float) -> tuple[Tensor, Tensor]:  # [R, B] -> [R, B] x 2
     r"""Least and largest weight of the marginal sensitivity model.
@@ -56,7 +58,7 @@ def worst_weights(gain: Tensor, low: Tensor, high: Tensor, total: Tensor) -> Ten
     """
     order = gain.argsort(dim=-1, descending=True, stable=True)
     room = (high - low).gather(-1, order)
-    before = room.cumsum(-1) - room  # what rows of larger gain take
+    before = running_sum(room) - room  # what rows of larger gain take
     budget = (total - low.sum(-1))[:, None]
     raised = torch.minimum((budget - before).clamp(min=0.0), room)
     return low + torch.zeros_like(low).scatter(-1, order, raised)
