@@ -75,6 +75,15 @@ def test_a_user_without_rows_keeps_its_propensities():
     assert torch.isfinite(t).all()
 
 
+def test_no_term_exceeds_its_limit():
+    z, users, items = log(5)
+    logit = 20 * z[0][users[0], items[0]][None]
+    totals = [torch.full((1, n), float(m)).double() for n, m in ((USERS, ITEMS), (ITEMS, USERS))]
+    terms = rake(logit, users, items, *totals, limit=0.5)
+    assert all(term.abs().max() <= 0.5 for term in terms)
+    assert any(term.abs().max() > 0.4 for term in terms)
+
+
 def test_no_sweep_is_refused():
     with pytest.raises(InputError, match="at least one sweep"):
         rake(torch.zeros(1, 1), *[torch.zeros(1, 1).long()] * 2, *[torch.ones(1, 1)] * 2, sweeps=0)

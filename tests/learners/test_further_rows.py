@@ -58,7 +58,7 @@ def test_raking_gives_every_item_its_cells_and_moves_users_towards_theirs():
         return zeros.scatter_add(1, index, 1 / estimator.probability(role, rows).double())
 
     before = total("propensity", rows.users, space.n_users)
-    Raking(estimator, slack=0.0, sweeps=100).on_stage_start()
+    Raking(estimator, slack=0.0, sweeps=100, limit=float("inf")).on_stage_start()
     items = total("raked", rows.items, space.n_items)
     has = items > 0
     wanted = torch.full_like(items, float(space.n_users))
@@ -104,6 +104,7 @@ def test_numbers_out_of_range_end_in_a_sentence(make, message):
     [
         ({"slack": -1.0}, "slack of the raking"),
         ({"sweeps": 0}, "sweeps of the raking"),
+        ({"limit": 0.0}, "limit of the raking"),
         ({"network": "propensity"}, "Raking needs a RakedPropensity"),
     ],
 )

@@ -1,5 +1,7 @@
 r"""Raking: propensities whose inverses add up to the number of cells of every user and item."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -51,6 +53,7 @@ def rake(
     item_totals: Tensor,
     *,
     sweeps: int = 30,
+    limit: float = math.inf,
 ) -> tuple[Tensor, Tensor]:  # -> [R, n_users], [R, n_items]
     r"""Terms s, t so that :math:`\sum_O 1/\hat p'` has given sums for each user and each item.
 
@@ -70,6 +73,8 @@ def rake(
         user_totals: ``[R, n_users]`` sums wanted.
         item_totals: ``[R, n_items]`` sums wanted; those of the last half sweep, which are exact.
         sweeps: How many, at least 1.
+        limit: Largest absolute value of a term, above 0. Contradicting totals would drive terms
+            on, and propensities to 0.
 
     Raises:
         InputError: If there is no sweep.
@@ -86,5 +91,6 @@ def rake(
             rest = (-logit - other[2].gather(1, other[0])).clamp(max=LARGEST).exp()
             sums = margin_sums(rest, index, term.shape[1])
             reachable = (rows > 0) & (odds > 0)
-            term.copy_(torch.where(reachable, sums.clamp(min=1e-30).log() - odds.log(), 0.0))
+            found = torch.where(reachable, sums.clamp(min=1e-30).log() - odds.log(), 0.0)
+            term.copy_(found.clamp(-limit, limit))
     return sides[0][2], sides[1][2]

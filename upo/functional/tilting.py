@@ -34,7 +34,7 @@ def tilt(
         start: ``[R, C]`` where to start, 0 by default; the solution does not depend on it.
 
     Returns:
-        ``[R, C]``, finite.
+        ``[R, C]``, of any sign, finite.
     """
     z, b, target = logit.double(), b.double(), target.double()
     rest = target - sum_across_ranks(b.sum(1))

@@ -26,6 +26,7 @@ class Raking(Learner):
         slack: Standard errors within which a total stays as it is; a user with five ratings has a
             total by chance, and raking to it adds noise. 0 rakes all exactly.
         sweeps: Sweeps over users and items.
+        limit: Largest absolute value of a term: 3 changes odds by a factor of at most 20 a side.
 
     Raises:
         InputError: If the network is another, or a number is out of range.
@@ -34,7 +35,13 @@ class Raking(Learner):
     replayable = True
 
     def __init__(
-        self, estimator: Estimator, *, network: str = "raked", slack: float = 1.0, sweeps: int = 30
+        self,
+        estimator: Estimator,
+        *,
+        network: str = "raked",
+        slack: float = 1.0,
+        sweeps: int = 30,
+        limit: float = 3.0,
     ) -> None:
         super().__init__(estimator, network=network)
         raked = estimator.networks[network]
@@ -44,7 +51,9 @@ class Raking(Learner):
             raise InputError(f"slack of the raking must be at least 0 and finite, got {slack}.")
         if sweeps < 1:
             raise InputError(f"sweeps of the raking must be at least 1, got {sweeps}; try 100.")
-        self.raked, self.slack, self.sweeps = raked, slack, sweeps
+        if not limit > 0:
+            raise InputError(f"limit of the raking must be above 0, got {limit}; try 3.")
+        self.raked, self.slack, self.sweeps, self.limit = raked, slack, sweeps, limit
 
     @torch.no_grad()
     def on_stage_start(self) -> None:
@@ -61,7 +70,9 @@ class Raking(Learner):
         for index, size in ((users, space.n_users), (items, space.n_items)):
             cells = space.n_pairs / size
             totals.append(shrunk_totals(weight, index, size, cells, self.slack))
-        user, item = rake(logit, users, items, totals[0], totals[1], sweeps=self.sweeps)
+        user, item = rake(
+            logit, users, items, totals[0], totals[1], sweeps=self.sweeps, limit=self.limit
+        )
         self.raked.user.copy_(user)
         self.raked.item.copy_(item)
         estimator.stepped(self.network)
