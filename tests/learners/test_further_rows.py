@@ -10,8 +10,8 @@ from upo.learners.contrast import Contrast, ErrorImputation
 from upo.learners.prediction import DoublyRobust, InversePropensity, Naive
 from upo.learners.raking import Raking
 from upo.learners.robust import RobustDoublyRobust, RobustInversePropensity
-from upo.learners.targeting import training_rows
 from upo.learners.tilting import Tilting
+from upo.pairs import training_rows
 
 
 def batch_of(name):

@@ -4,7 +4,8 @@ from small_estimators import built, check_row, roughened
 
 from upo.errors import InputError
 from upo.learners.prediction import DoublyRobust
-from upo.learners.targeting import CollaborativeImputation, Targeting, training_rows
+from upo.learners.targeting import CollaborativeImputation, Targeting
+from upo.pairs import training_rows
 from upo.runs.assembly import build_learner
 
 # Lightning's own use of a torch name that a newer torch deprecates

@@ -5,10 +5,9 @@ import torch
 from upo.errors import InputError
 from upo.functional.raking import rake, shrunk_totals
 from upo.learners.base import Learner, Logs
-from upo.learners.targeting import training_rows
 from upo.models.estimator import Estimator
 from upo.models.raking import RakedPropensity
-from upo.pairs import Batch
+from upo.pairs import Batch, training_rows
 
 LOGIT = 30.0  # in absolute value: squares of weights stay finite in float32
 
@@ -61,9 +60,6 @@ class Raking(Learner):
         estimator, space = self.estimator, self.estimator.space
         source = self.raked.sources[0]
         blocks = [(x.users, x.items, estimator.logit(source, x)) for x in training_rows(space)]
-        if not blocks:  # a rank without rows takes part in the sums
-            none = space.keys.new_zeros(space.replicas, 0)
-            blocks = [(none, none, self.raked.user[:, :0])]
         users, items, logit = (torch.cat(parts, dim=-1) for parts in zip(*blocks, strict=True))
         weight = 1.0 + (-logit).clamp(max=LOGIT).exp()
         totals = []

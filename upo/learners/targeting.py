@@ -1,12 +1,10 @@
 """Targeting of imputations: closed-form players that refit one number for each replica."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from upo.core.distributed import share
 from upo.errors import InputError
 from upo.functional.targeting import (
     clever_covariate,
@@ -18,19 +16,7 @@ from upo.learners.base import Learner, Logs
 from upo.learners.imputation import ImputationLearner
 from upo.models.derived import Targeted
 from upo.models.estimator import Estimator
-from upo.pairs import Batch, BatchSampler, ObservedPairs, PairSpace
-
-BLOCK = 2**18  # rows x replicas evaluated at once
-
-
-def training_rows(space: PairSpace) -> Iterator[ObservedPairs]:
-    """This rank's share of every replica's training rows, in blocks that fit memory."""
-    lo, hi = share(space.n_train)
-    size = max(1, BLOCK // space.replicas)
-    for first in range(lo, hi, size):
-        positions = torch.arange(first, min(first + size, hi), device=space.keys.device)
-        rows = space.train_rows(positions.expand(space.replicas, -1))
-        yield ObservedPairs(rows, space, space.n_train)
+from upo.pairs import Batch, BatchSampler, ObservedPairs, training_rows
 
 
 class Targeting(Learner):

@@ -3,15 +3,13 @@
 import torch
 from torch import Tensor
 
-from upo.core.distributed import batch_mean, share
-from upo.core.sampling import EpochStream, Permutation, stream_key
+from upo.core.distributed import batch_mean
 from upo.errors import InputError
 from upo.functional.tilting import tilt
 from upo.learners.base import Learner, Logs
-from upo.learners.targeting import training_rows
 from upo.models.estimator import Estimator
 from upo.models.tilted import TiltedPropensity
-from upo.pairs import Batch, BatchSampler, Pairs
+from upo.pairs import Batch, BatchSampler, sampled_pairs, training_rows
 
 SAMPLE = 2**17  # pairs of D, all of a smaller one, for its mean
 
@@ -40,7 +38,7 @@ class Tilting(Learner):
     def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:
         """Solve; every network is frozen."""
         estimator, tilted, space = self.estimator, self.tilted, self.estimator.space
-        pairs = self._sample()
+        pairs = sampled_pairs(space, "tilt", SAMPLE)
         e_hat = estimator.imputed(pairs)
         center = batch_mean(e_hat)[:, None]
         spread = batch_mean((e_hat - center) ** 2).sqrt()[:, None]
@@ -51,21 +49,10 @@ class Tilting(Learner):
             (estimator.logit(tilted.sources[0], rows), tilted.balanced(estimator, rows))
             for rows in training_rows(space)
         ]
-        if not found:  # a rank without rows takes part in the sums
-            found = [(tilted.center[:, :0], tilted.center.new_zeros(space.replicas, 0, 2))]
         logit, b = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
         before = tilted.coefficients
         tilted.coefficients.copy_(tilt(logit, b, total, before).to(before.dtype))
         estimator.stepped(self.network)
-
-    def _sample(self) -> Pairs:
-        space = self.estimator.space
-        size = min(SAMPLE, space.n_pairs)
-        stream = EpochStream(
-            Permutation(space.n_pairs, space.n_items), stream_key(space.seeds, "tilt")
-        )
-        lo, hi = share(size)
-        return space.pairs(stream.rows(0, 1, lo, hi, size)[:, 0], size)
 
     def update(self, batch: Batch) -> Logs:
         """Nothing to learn within an epoch."""

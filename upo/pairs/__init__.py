@@ -1,6 +1,14 @@
 """D = users x items, never materialised."""
 
-from upo.pairs.sampler import BatchSampler
+from upo.pairs.sampler import BatchSampler, sampled_pairs, training_rows
 from upo.pairs.space import Batch, ObservedPairs, Pairs, PairSpace
 
-__all__ = ["Batch", "BatchSampler", "ObservedPairs", "PairSpace", "Pairs"]
+__all__ = [
+    "Batch",
+    "BatchSampler",
+    "ObservedPairs",
+    "PairSpace",
+    "Pairs",
+    "sampled_pairs",
+    "training_rows",
+]

@@ -1,11 +1,15 @@
 """The batches of a stage as functions of the step number."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from upo.core import distributed
 from upo.core.sampling import EpochStream, Permutation, stream_key
 from upo.pairs.space import Batch, ObservedPairs, Pairs, PairSpace, by_step
+
+BLOCK = 2**18  # rows x replicas evaluated at once
 
 
 class BatchSampler:
@@ -97,3 +101,30 @@ class BatchSampler:
 
     def _key(self, purpose: str) -> Tensor:
         return stream_key(self.space.seeds, self.stage, purpose)
+
+
+def sampled_pairs(space: PairSpace, purpose: str, most: int) -> Pairs:
+    """This rank's share of a uniform sample of D without repetition, each replica's its own.
+
+    Args:
+        space: The pair space.
+        purpose: Name of the stream, of which the sample is a function.
+        most: Pairs of all ranks; all of a smaller D.
+    """
+    size = min(most, space.n_pairs)
+    stream = EpochStream(space.order(), stream_key(space.seeds, purpose))
+    lo, hi = distributed.share(size)
+    return space.pairs(stream.rows(0, 1, lo, hi, size)[:, 0], size)
+
+
+def training_rows(space: PairSpace) -> Iterator[ObservedPairs]:
+    """This rank's share of every replica's training rows, in blocks that fit memory.
+
+    There is one block at least, without rows on a rank that has none: all take part in the sums.
+    """
+    lo, hi = distributed.share(space.n_train)
+    size = max(1, BLOCK // space.replicas)
+    for first in range(lo, max(hi, lo + 1), size):
+        positions = torch.arange(first, min(first + size, hi), device=space.keys.device)
+        rows = space.train_rows(positions.expand(space.replicas, -1))
+        yield ObservedPairs(rows, space, space.n_train)

@@ -5,13 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from upo.core.distributed import share
-from upo.core.sampling import EpochStream, stream_key
 from upo.errors import InputError
 from upo.evaluation.held_cells import HeldCells
 from upo.functional.propensity import bin_residuals
 from upo.learners.propensity import adversary_weight
-from upo.pairs import Pairs
+from upo.pairs import sampled_pairs
 from upo.training.stage import StageModule
 
 PROBE_PAIRS = 65536
@@ -69,7 +67,7 @@ class PropensityModule(StageModule):
         if "adversary" not in self.estimator.networks:
             return
         with torch.no_grad():
-            pairs = self._probe()
+            pairs = sampled_pairs(self.estimator.space, "probe", PROBE_PAIRS)
             p_hat = self.estimator.propensity(pairs)
             sizes = torch.full((1,), float(pairs.total), device=p_hat.device)
             weight = adversary_weight(self.estimator, pairs)
@@ -86,10 +84,3 @@ class PropensityModule(StageModule):
     def _worst(self) -> tuple[str, Tensor]:
         assert self.residuals is not None  # set by a validation with an adversary
         return f"{self.stage}/val/worst_bin", self.residuals.abs().amax(-1)
-
-    def _probe(self) -> Pairs:
-        space = self.estimator.space
-        size = min(PROBE_PAIRS, space.n_pairs)
-        stream = EpochStream(space.order(), stream_key(space.seeds, "probe"))
-        lo, hi = share(size)
-        return space.pairs(stream.rows(0, 1, lo, hi, size)[:, 0], size)
