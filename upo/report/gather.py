@@ -3,13 +3,14 @@
 import csv
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from upo.core.archive import ArchiveError, regular
+from upo.core.dotted import dotted
 from upo.core.yaml_files import YamlError, read_yaml
 from upo.errors import InputError
 from upo.metrics.names import DEFINITIONS, DIAGNOSED
@@ -179,17 +180,9 @@ def _config(folder: Path) -> dict[str, Any]:
                 f"{path} is not readable YAML ({error}); leave that run out."
             ) from error
         if isinstance(config, dict):
-            return dict(_flat({k: v for k, v in config.items() if k not in ASIDE}))
+            shown = {key: value for key, value in config.items() if key not in ASIDE}
+            return {k: str(v) if isinstance(v, list) else v for k, v in dotted(shown)}
     return {}
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
-        else:
-            yield name, str(value) if isinstance(value, list) else value
 
 
 def _add_swept(runs: Sequence[tuple[list[dict[str, Any]], dict[str, Any], Path]]) -> None:

@@ -4,13 +4,14 @@ Those of a dataset with a name serve all its runs. Those of a table belong to th
 found on, and lie under a digest of it: a fit of another log does not take them up.
 """
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from upo.core.digest import tensor_digest
+from upo.core.dotted import dotted
 from upo.core.files import write_atomically
 from upo.data.rating_data import RatingData
 from upo.runs.compose import conf_dir, user_dir
@@ -22,10 +23,7 @@ NOT_TUNED = f"~{GROUP}"  # the word that leaves tuned values out
 def fingerprint(data: RatingData) -> str:
     """A digest of a log: its users and items, its pairs in order, and their ratings."""
     train = data.train
-    digest = hashlib.blake2b(str((train.n_users, train.n_items)).encode(), digest_size=16)
-    for part in (train.keys, train.ratings):
-        digest.update(part.cpu().contiguous().numpy().data)
-    return digest.hexdigest()
+    return tensor_digest((train.n_users, train.n_items), train.keys, train.ratings)
 
 
 def is_table(config: DictConfig) -> bool:
@@ -100,14 +98,6 @@ def values_of(words: Sequence[str]) -> dict[str, Any]:
         for root in (user_dir(), conf_dir()) if name != word else ():
             path = root / "tuned" / f"{name}.yaml"
             if path.is_file():
-                return dict(_leaves(OmegaConf.to_container(OmegaConf.load(path))))
+                tree: Any = OmegaConf.to_container(OmegaConf.load(path))
+                return dict(dotted(tree))
     return {}
-
-
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, inner in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(inner, dict):
-            yield from _leaves(inner, f"{name}.")
-        else:
-            yield name, inner

@@ -4,7 +4,6 @@ Batches are functions of the step number, so parameters, optimiser state, select
 all that a resumed run needs to equal the uninterrupted one.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback
 
 from upo.core.archive import ArchiveError, read_archive
+from upo.core.digest import tensor_digest
 from upo.core.distributed import rank
 from upo.core.files import atomic_file
 from upo.errors import InputError
-from upo.pairs import PairSpace
 from upo.training.callbacks import History, ReplicaSelection
 from upo.training.logs import Stopwatch
 from upo.training.stage import StageModule
@@ -117,7 +116,8 @@ class StageCheckpoint(Callback):
 
     def _fingerprint(self, module: StageModule) -> str:
         if self._log is None:
-            self._log = fingerprint(module.estimator.space)
+            space = module.estimator.space
+            self._log = tensor_digest((space.n_users, space.n_items), space.keys, space.labels)
         return self._log
 
     def _go_on(self, content: dict[str, Any], module: StageModule) -> bool:
@@ -148,11 +148,3 @@ class StageCheckpoint(Callback):
         module.first_epoch = content["next_epoch"]
         self.stopwatch.seconds = float(content["seconds"])
         return bool(content["done"])
-
-
-def fingerprint(space: PairSpace) -> str:
-    """A digest of the log that a stage trains on."""
-    digest = hashlib.blake2b(str((space.n_users, space.n_items)).encode(), digest_size=16)
-    for part in (space.keys, space.labels):
-        digest.update(part.cpu().contiguous().numpy().data)
-    return digest.hexdigest()
