@@ -23,7 +23,6 @@ from upo.tables.ids import Places, check_columns
 from upo.tables.numbering import Ids
 
 OBSERVED = "observed"
-WHAT = {OBSERVED: "propensity"}  # the network that answers for a target, if not the prediction
 
 
 class NotFittedError(InputError, AttributeError):

@@ -12,6 +12,7 @@ from upo.errors import InputError
 from upo.evaluation.protocols import Protocol
 from upo.learners.base import Learner
 from upo.models.bins import Bins
+from upo.models.calibration import Calibration
 from upo.models.estimator import Estimator
 from upo.models.imputation import PseudoLabel
 from upo.pairs import PairSpace
@@ -51,8 +52,7 @@ def build_estimator(
     }
     kind = config.get("calibrate") or "none"
     if kind != "none" and config.get("weighting") is not None:
-        node = {"_target_": "upo.models.calibration.Calibration", "kind": kind}
-        networks["calibration"] = make("network", node)(space.sizes, purpose="calibration")
+        networks["calibration"] = Calibration(space.sizes, kind=kind)
     parts = {
         part: make(part, config[part])
         for part in ("weighting", "form", "bins")
@@ -65,8 +65,6 @@ def build_estimator(
 
 def _made(part: str, node: Any) -> Any:
     """A part by Hydra, a network without its sizes."""
-    if isinstance(node, dict):
-        node = OmegaConf.create(node)
     return instantiate(_unfinished(node) if part == "network" else node)
 
 

@@ -56,11 +56,11 @@ def settle(config: DictConfig) -> None:
     check_trainer(config)
     rank_zero_only.rank = place(config)  # type: ignore[attr-defined]
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    asked = _trainer(config, quiet).strategy.root_device
-    used = make_trainer(config, **quiet).strategy.root_device
-    if asked != used:
-        _say_why(asked.type)
-    check_cores(config, used.type)
+    device = _trainer(config, quiet).strategy.root_device
+    fit_for_results = knows_float64(device)
+    if not fit_for_results:
+        _say_why(device.type)
+    check_cores(config, device.type if fit_for_results else "cpu")
 
 
 @cache
