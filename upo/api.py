@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from omegaconf import DictConfig
-from tqdm.auto import tqdm
 
 from upo.core.console import say
 from upo.core.seeds import parse_seeds
@@ -22,9 +21,8 @@ from upo.fitted.model import OBSERVED
 from upo.fitted.settings import as_library, composed_run, flat, plain, resolved
 from upo.metrics.names import DIAGNOSED, WORTH, measured_on_test
 from upo.propensity import learned
-from upo.runs.auto import chosen
-from upo.runs.compose import choices, composed
-from upo.runs.compose import chosen as check_chosen
+from upo.runs.auto import preferred
+from upo.runs.compose import choices, chosen, composed
 from upo.runs.config import check
 from upo.runs.experiment import Experiment
 from upo.runs.folder import result_rows
@@ -93,8 +91,8 @@ def fit(
             two standard errors, in log-loss on the validation rows.
         UselessWeightsWarning: If most rows of the log lie at the clip, or have one propensity.
     """
-    if train is None:
-        raise InputError("train is None; give a data frame with a user, an item and a rating.")
+    _given(train)
+    numbers, settings = parse_seeds(seeds), flat(overrides)
     if target not in ("positive", OBSERVED):
         raise InputError(f"target must be positive or observed, got {target!r}.")
     if target == OBSERVED:
@@ -113,24 +111,23 @@ def fit(
                 user_features=user_features,
                 item_features=item_features,
             ),
-            flat(overrides),
+            settings,
             columns=(user, item),
-            seeds=parse_seeds(seeds),
+            seeds=numbers,
             progress=progress,
             params={
                 "estimator": estimator,
-                "seeds": parse_seeds(seeds),
+                "seeds": numbers,
                 **{"user": user, "item": item, "rating": rating, "target": target},
                 "label_threshold": float(label_threshold),
-                "overrides": {key: plain(value) for key, value in flat(overrides).items()},
+                "overrides": {key: plain(value) for key, value in settings.items()},
             },
             estimator=estimator,
         )
     table = _Table(
         (train, test), Columns(user, item, rating), label_threshold, (user_features, item_features)
     )
-    settings = flat(overrides)
-    config, module = table.read(estimator, {**settings, "seeds": parse_seeds(seeds)})
+    config, module = table.read(estimator, {**settings, "seeds": numbers})
     dataset, data = config.dataset, module.data
     if tune is not None:
         from upo.runs.search import Budget
@@ -143,11 +140,11 @@ def fit(
         taken = values_of(words)
         if said is not None and progress:
             say(said)
-    settings = {**taken, **settings}
-    config = composed_run(estimator, {**settings, "seeds": parse_seeds(seeds)}, words)
+    if taken:  # otherwise it stays as it was read with
+        settings = {**taken, **settings}
+        config = composed_run(estimator, {**settings, "seeds": numbers}, words)
     with as_library():
-        check(config)
-        experiment, choice = chosen(Experiment(config, datamodule=module, progress=progress))
+        experiment, choice = preferred(Experiment(config, datamodule=module, progress=progress))
         if choice is not None:
             settings = {**settings, "auto": False, **choice.kept}
             if progress:
@@ -237,8 +234,14 @@ def tune(
     table = _Table(
         (train, None), Columns(user, item, rating), label_threshold, (user_features, item_features)
     )
-    config, module = table.read(estimator, flat(overrides))
-    return _search(config, module, budget, study, progress, search, list(flat(overrides)))
+    settings = flat(overrides)
+    config, module = table.read(estimator, settings)
+    return _search(config, module, budget, study, progress, search, list(settings))
+
+
+def _given(train: Any) -> None:
+    if train is None:
+        raise InputError("train is None; give a data frame with a user, an item and a rating.")
 
 
 @dataclass(frozen=True)
@@ -256,8 +259,7 @@ class _Table:
         """The configuration, without tuned values, and the data."""
         train, test = self.frames
         names = [self.columns.user, self.columns.item, self.columns.rating]
-        if train is None:
-            raise InputError("train is None; give a data frame with a user, an item and a rating.")
+        _given(train)
         for frame, source in ((train, "train"), (test, "test")):
             check_columns(frame, names, source)
         for frame, key, source in zip(
@@ -296,21 +298,13 @@ def _search(
     given: Sequence[str] = (),
 ) -> "Found":
     """Search on a table that is read."""
-    from upo.runs import search as searching
+    from upo.runs.search import open_study, searched
+    from upo.runs.search_space import space_of
 
-    check_chosen("search", search, choices("search"))
+    chosen("search", search, choices("search"))
     wanted = composed([], f"search/{search}").search
-    space = searching.space_of(config, wanted, given)
+    space = space_of(config, wanted, given)
     with as_library():
         experiment = Experiment(config, datamodule=module, progress=False)
-        study = searching.open_study(file, config, space, budget, module.data)
-        bar = tqdm(total=budget.trials, unit="trial", disable=not progress)
-
-        def after(done: int, best: float) -> None:
-            bar.update(done - bar.n)
-            bar.set_postfix(best=f"{best:.5f}")
-
-        judge = searching.judge_with(experiment, budget.seeds)
-        found = searching.search(study, space, budget, judge, after)
-        bar.close()
-    return found
+        study = open_study(file, config, space, budget, module.data)
+        return searched(experiment, study, space, budget, progress=progress)

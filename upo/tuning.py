@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
-from tqdm.auto import tqdm
 
 from upo.core.arguments import Command, argument
 from upo.core.console import advice, command, quiet, say
@@ -21,7 +20,8 @@ from upo.core.locks import locked
 from upo.runs.compose import choices, chosen, composed, search_path, user_dir
 from upo.runs.experiment import Experiment
 from upo.runs.overrides import ABOUT_OVERRIDES, settings_of_runs
-from upo.runs.search import Budget, Found, judge_with, open_study, search, space_of
+from upo.runs.search import Budget, Found, open_study, searched
+from upo.runs.search_space import space_of
 from upo.runs.tuned import NOT_TUNED, fingerprint, place, write
 
 QUIET = ["logger=none", "progress=false", "figures=false"]
@@ -97,14 +97,7 @@ def tune(arguments: Sequence[str]) -> Path:
         study = open_study(kept, base, space, budget, data)
         say(f"{base.estimator.name}: {budget}, over {len(space.ranges)} values of each trial and")
         say(f"{len(space.structure)} of each round; the study lies in {kept}")
-        bar = tqdm(total=budget.trials, unit="trial", desc=str(base.estimator.name))
-
-        def after(done: int, best: float) -> None:
-            bar.update(done - bar.n)
-            bar.set_postfix(best=f"{best:.5f}")
-
-        found = search(study, space, budget, judge_with(experiment, budget.seeds), after)
-        bar.close()
+        found = searched(experiment, study, space, budget, label=str(base.estimator.name))
         head = (
             f"Written by upo tune: best of {budget}, protocol={base.protocol.name}, "
             f"selection value {found.value:.5f}."

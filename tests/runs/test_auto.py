@@ -8,7 +8,7 @@ import torch
 
 import upo
 from upo.errors import InputError
-from upo.runs.auto import FILE, chosen
+from upo.runs.auto import FILE, preferred
 from upo.runs.compose import composed
 from upo.runs.experiment import Experiment
 from upo.runs.folder import run as run_folder
@@ -24,7 +24,7 @@ def experiment(*overrides, folder=None):
 
 
 def test_the_kept_candidate_has_the_least_value_and_is_what_the_run_trains_with():
-    after, choice = chosen(experiment("seeds=[3,4]"))
+    after, choice = preferred(experiment("seeds=[3,4]"))
     assert choice.values[choice.best] == min(choice.values)
     assert after.seeds == [3, 4]
     assert after.config.estimator.learners.prediction.penalty.rows == choice.kept[PENALTY]
@@ -32,7 +32,7 @@ def test_the_kept_candidate_has_the_least_value_and_is_what_the_run_trains_with(
 
 
 def test_a_candidate_is_judged_as_a_run_with_its_values_would_be():
-    _, choice = chosen(experiment())
+    _, choice = preferred(experiment())
     values = [f"{key}={value}" for key, value in choice.tried[2].items()]
     alone = experiment("auto=false", "estimator.fit.debias_epochs=2", *values).run(measure=False)
     # a quarter of the eight epochs; sums of a stack may round otherwise in float32
@@ -40,21 +40,21 @@ def test_a_candidate_is_judged_as_a_run_with_its_values_would_be():
 
 
 def test_values_that_were_given_are_what_is_multiplied():
-    _, choice = chosen(experiment(f"{PENALTY}=1.0"))
+    _, choice = preferred(experiment(f"{PENALTY}=1.0"))
     assert [each[PENALTY] for each in choice.tried] == [1.0, 0.1, 0.3, 2.0, 4.0, 1.0]
 
 
 def test_without_auto_nothing_is_tried():
     before = experiment("auto=false")
-    assert chosen(before) == (before, None)
+    assert preferred(before) == (before, None)
 
 
 def test_a_resumed_run_takes_the_choice_of_its_first_start(tmp_path):
-    before, choice = chosen(experiment(folder=tmp_path))
+    before, choice = preferred(experiment(folder=tmp_path))
     told = json.loads((tmp_path / FILE).read_text())
     told["best"] = 1 + told["best"] % 5  # another than a new trial would keep
     (tmp_path / FILE).write_text(json.dumps(told))
-    after, again = chosen(experiment(f"resume={tmp_path}", folder=tmp_path))
+    after, again = preferred(experiment(f"resume={tmp_path}", folder=tmp_path))
     assert again.best != choice.best
     assert after.config.estimator.learners.prediction.penalty.rows == again.kept[PENALTY]
     assert before.folder == after.folder
@@ -100,11 +100,11 @@ def test_fit_chooses_and_its_params_repeat_the_fit():
 )
 def test_what_cannot_be_tried_ends_in_a_sentence(overrides, message):
     with pytest.raises(InputError, match=message):
-        chosen(experiment(*overrides))
+        preferred(experiment(*overrides))
 
 
 def test_a_candidate_that_is_useless_is_not_kept():
     wild = "estimator.candidates.learners.prediction.penalty.rows=[1000,1,1,1,1,1]"
-    _, choice = chosen(experiment(wild))
+    _, choice = preferred(experiment(wild))
     assert choice.best != 0
     assert torch.isfinite(torch.tensor(choice.values)).all()

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from upo.errors import InputError
 from upo.runs.compose import choices, composed
 from upo.runs.experiment import Experiment
-from upo.runs.search import Budget, Range, Space, judge_with, open_study, search, space_of
+from upo.runs.search import Budget, judge_with, open_study, search
+from upo.runs.search_space import Range, Space, space_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 SPACE = Space({"x": Range(0.01, 1.0, "log"), "y": Range(0.0, 1.0, "linear")}, {"size": [1, 2]})

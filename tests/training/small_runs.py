@@ -11,7 +11,7 @@ from upo.evaluation.mar import MarSet
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator, build_stage
 from upo.runs.config import scheduled
-from upo.runs.experiment import make_trainer
+from upo.training.trainer import make_trainer
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 STEPS = 20  # an epoch

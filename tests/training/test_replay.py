@@ -11,9 +11,9 @@ from upo.core import distributed, lookups
 from upo.core.optim import ReplicaAdam
 from upo.errors import InputError
 from upo.learners.propensity import PropensityLearner, UPOPenalty
-from upo.runs.experiment import make_trainer
 from upo.training.recording import LEAST_STEPS, Recording, replayable
 from upo.training.stage import StageModule, StagePlan
+from upo.training.trainer import make_trainer
 
 PLAN = {"epochs": 10, "observed_batch": 9, "pair_batch": 25, "steps": 12}
 

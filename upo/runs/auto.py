@@ -7,7 +7,7 @@ the protocol judges them as it judges epochs, and the run goes on with the best 
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from upo.core.console import first_process
+from upo.core.dotted import dotted
 from upo.core.files import write_atomically
 from upo.errors import InputError
 from upo.runs.experiment import Experiment
@@ -59,7 +60,7 @@ class Choice:
         return "\n".join(lines)
 
 
-def chosen(experiment: Experiment) -> tuple[Experiment, Choice | None]:
+def preferred(experiment: Experiment) -> tuple[Experiment, Choice | None]:
     """The experiment with the settings that its own held-out rows prefer.
 
     Args:
@@ -89,26 +90,23 @@ def chosen(experiment: Experiment) -> tuple[Experiment, Choice | None]:
 
 
 def _try(experiment: Experiment) -> Choice:
-    config = experiment.config.copy()
+    candidates = _candidates(experiment.config)
+    start = time.perf_counter()
     # one process computes what many do, so each comes to the same choice
-    tried = _candidates(config)
-    for key in tried[0]:
-        OmegaConf.update(config, key, [each[key] for each in tried])
-    config.resume = None
-    trial = experiment.anew(config, seeds=[experiment.seeds[0]] * len(tried), length=LENGTH)
-    result = trial.run(measure=False)
-    stage = result.stages[-1]
-    if stage.best is None:
-        raise InputError("auto=true needs a last stage that selects; leave it out.")
+    stage = experiment.tried(candidates, experiment.seeds[:1], length=LENGTH)
+    assert stage.best is not None  # by which they were compared
     values = [float(value) for value in stage.best]
     finite = [n for n, value in enumerate(values) if not math.isnan(value)]  # others diverged
     best = min(finite, key=values.__getitem__)
-    return Choice(tried, values, best, stage.monitor, round(result.seconds, 3))
+    seconds = round(time.perf_counter() - start, 3)
+    return Choice(candidates, values, best, stage.monitor, seconds)
 
 
 def _candidates(config: DictConfig) -> list[dict[str, float]]:
     """Each candidate's values: those of the configuration times the backbone's multiples."""
-    multiples = dict(_leaves(config.estimator.get("candidates") or {}, "estimator."))
+    node = config.estimator.get("candidates")
+    tree: Any = {} if node is None else OmegaConf.to_container(node, resolve=True)
+    multiples = dict(dotted(tree, "estimator."))
     lengths = {len(each) for each in multiples.values()}
     if len(lengths) != 1 or not 2 <= min(lengths) <= MOST:
         got = ", ".join(f"{key}: {len(each)}" for key, each in multiples.items()) or "none"
@@ -127,16 +125,6 @@ def _candidates(config: DictConfig) -> list[dict[str, float]]:
         columns[key] = [float(f"{value * factor:.6g}") for factor in factors]
     size = lengths.pop()
     return [{key: values[n] for key, values in columns.items()} for n in range(size)]
-
-
-def _leaves(tree: Mapping[Any, Any] | DictConfig, prefix: str) -> Iterator[tuple[str, list[float]]]:
-    """Dotted key and list of every list of a tree."""
-    for name, inner in tree.items():
-        key = prefix + str(name)
-        if isinstance(inner, DictConfig):
-            yield from _leaves(inner, f"{key}.")
-        else:
-            yield key, [float(factor) for factor in inner]
 
 
 def _read(path: Path) -> Choice:

@@ -4,20 +4,21 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
-import lightning as L  # noqa: N812
 import torch
 from hydra.utils import instantiate
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
 from upo.core.memory import freed_memory_kept
 from upo.core.seeds import parse_seeds
 from upo.data.datamodule import RatingDataModule
-from upo.errors import InputError, UnfinishedError
+from upo.errors import InputError
 from upo.evaluation.constant import compare, constant_columns
 from upo.evaluation.diagnostics import Diagnosis, Diagnostics, parse_definitions
 from upo.evaluation.mar import MarSet
@@ -28,36 +29,12 @@ from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator, build_stage, part_of
 from upo.runs.config import check, scheduled
 from upo.runs.crossfit import calibrate, check_schedule
-from upo.training.callbacks import History, ReplicaSelection, StageProgress
-from upo.training.checkpoint import StageCheckpoint
+from upo.runs.fitting import StageFitting, StageResult
 from upo.training.debiasing import DebiasingModule
-from upo.training.logs import EpochLogs, Stopwatch
 from upo.training.plan import LAST
 from upo.training.settings import time_limit, trial_steps
 from upo.training.stage import StageModule
-from upo.training.trainer import (
-    OwnSignals,
-    TimeLimit,
-    companions,
-    fit,
-    make_trainer,
-    settle,
-    settle_module,
-    switch,
-)
-
-
-@dataclass
-class StageResult:
-    """What a finished stage leaves behind."""
-
-    name: str
-    history: History
-    best_epoch: Tensor | None  # [R]
-    best: Tensor | None  # [R] selection value there, lower is better; NaN where it failed
-    monitor: str
-    steps_per_epoch: int
-    seconds: float
+from upo.training.trainer import companions, settle, switch
 
 
 @dataclass
@@ -145,6 +122,33 @@ class Experiment:
             length=self.length if length is None else length,
         )
 
+    def tried(
+        self, settings: Sequence[Mapping[str, Any]], seeds: Sequence[int], *, length: float = 1.0
+    ) -> StageResult:
+        """Settings trained side by side, each with every seed: replicas of a run without a folder.
+
+        Args:
+            settings: Values by dotted key, of each; all of the same keys.
+            seeds: The same for all.
+            length: Share of a run's epochs.
+
+        Returns:
+            The last stage; its ``best`` has the seeds of the first settings first.
+
+        Raises:
+            InputError: If the last stage selects nothing by which to compare them, or all diverge.
+        """
+        config = self.config.copy()
+        for key in settings[0]:
+            OmegaConf.update(config, key, [each[key] for each in settings for _ in seeds])
+        trial = self.anew(config, seeds=[*seeds] * len(settings), length=length)
+        stage = trial.run(measure=False).stages[-1]
+        if stage.best is None:
+            raise InputError(
+                "Settings are compared by a last stage that selects; see estimator.stages."
+            )
+        return stage
+
     @companions()
     def run(self, *, loggers: Sequence[Logger] = (), measure: bool = True) -> RunResult:
         """Train every stage and measure the result.
@@ -153,22 +157,17 @@ class Experiment:
             loggers: Lightning loggers.
             measure: Read the test set and the diagnostics at the end.
         """
-        data = self.datamodule.data
-        mar = MarSet(data, self.datamodule.k)
-        self.protocol.use(mar)
-        space = PairSpace.of(data, self.seeds, self.protocol.holdout)
-        estimator, modules = self._built(self.config.estimator, space, mar)
-        deadline = None if self.limit is None else time.monotonic() + self.limit
-        debiasing = next(n for n, m in enumerate(modules) if isinstance(m, DebiasingModule))
-        first, then = modules[:debiasing], modules[debiasing:]
+        mar, estimator, first, then = self._prepared(self.protocol.holdout)
+        data, space = self.datamodule.data, estimator.space
+        fitting = self._fitting()
         if "calibration" in estimator.networks:
             check_schedule(estimator, then, self.config.propensity.folds)
-        failures: dict[int, str] = {}
         with freed_memory_kept():
-            stages = [self._fit(module, loggers, deadline, failures) for module in first]
-            seconds = self._calibrate(estimator, then, mar, deadline, failures)
-            stages += [self._fit(module, loggers, deadline, failures) for module in then]
+            stages = [fitting.fit(module, loggers) for module in first]
+            seconds = self._calibrate(estimator, then, mar, fitting)
+            stages += [fitting.fit(module, loggers) for module in then]
         estimator.eval()
+        failures = fitting.failures
         if failures:
             healthy = [r for r in range(len(self.seeds)) if r not in failures]
             estimator = part_of(estimator, self.config.estimator, healthy)
@@ -220,20 +219,14 @@ class Experiment:
         Raises:
             InputError: If the propensity is learned beside the prediction, or a replica diverges.
         """
-        data = self.datamodule.data
-        mar = MarSet(data, self.datamodule.k)
-        self.protocol.use(mar)
-        space = PairSpace.of(data, self.seeds, 0.0)
-        estimator, modules = self._built(self.config.estimator, space, mar)
-        debiasing = next(n for n, m in enumerate(modules) if isinstance(m, DebiasingModule))
-        first, then = modules[:debiasing], modules[debiasing:]
+        mar, estimator, first, then = self._prepared(0.0)
+        data, fitting = self.datamodule.data, self._fitting()
         check_schedule(estimator, then, self.config.propensity.folds)
-        failures: dict[int, str] = {}
         with freed_memory_kept():
-            stages = [self._fit(module, (), None, failures) for module in first]
-            seconds = self._calibrate(estimator, then, mar, None, failures)
-        if failures:
-            raise InputError(next(iter(failures.values())))
+            stages = [fitting.fit(module) for module in first]
+            seconds = self._calibrate(estimator, then, mar, fitting)
+        if fitting.failures:
+            raise InputError(next(iter(fitting.failures.values())))
         estimator.eval()
         with torch.no_grad():
             diagnosis = Diagnostics(data, mar).measure(estimator)
@@ -250,6 +243,27 @@ class Experiment:
             seeds=self.seeds,
             seconds=seconds,
             failures={},
+        )
+
+    def _prepared(
+        self, holdout: float
+    ) -> tuple[MarSet, Estimator, list[StageModule], list[StageModule]]:
+        """The test sample; an untrained estimator, its stages before the prediction, and others."""
+        data = self.datamodule.data
+        mar = MarSet(data, self.datamodule.k)
+        self.protocol.use(mar)
+        space = PairSpace.of(data, self.seeds, holdout)
+        estimator, modules = self._built(self.config.estimator, space, mar)
+        first = [*takewhile(lambda module: not isinstance(module, DebiasingModule), modules)]
+        return mar, estimator, first, modules[len(first) :]
+
+    def _fitting(self) -> StageFitting:
+        return StageFitting(
+            self.config,
+            self.folder,
+            progress=self.progress,
+            trial_steps=self.trial_steps,
+            limit=self.limit,
         )
 
     def _built(
@@ -270,18 +284,12 @@ class Experiment:
         return estimator, modules
 
     def _calibrate(
-        self,
-        estimator: Estimator,
-        then: list[StageModule],
-        mar: MarSet,
-        deadline: float | None,
-        failures: dict[int, str],
+        self, estimator: Estimator, then: list[StageModule], mar: MarSet, fitting: StageFitting
     ) -> float:
         """Fit the calibration, if there is one, unless a later checkpoint has it; its seconds."""
         if "calibration" not in estimator.networks:
             return 0.0
-        resumed = self.config.resume and self.folder is not None
-        if resumed and any(self._checkpoint(module).exists() for module in then):
+        if self.config.resume and any(fitting.has_begun(module) for module in then):
             return 0.0
         config = self.config.estimator.copy()
         with open_dict(config):
@@ -297,94 +305,9 @@ class Experiment:
             return self._built(config, space, mar)
 
         start = time.perf_counter()
-        folds = self.config.propensity.folds
 
-        def fitted(module: StageModule) -> None:
-            self._fit(module, (), deadline, failures, kept=False)
+        def train(module: StageModule) -> None:
+            fitting.fit(module, kept=False)
 
-        calibrate(estimator, folds, copy, fitted)
+        calibrate(estimator, self.config.propensity.folds, copy, train)
         return time.perf_counter() - start
-
-    def _checkpoint(self, module: StageModule) -> Path:
-        assert self.folder is not None
-        return self.folder / "checkpoints" / f"{module.stage}.pt"
-
-    def _fit(
-        self,
-        module: StageModule,
-        loggers: Sequence[Logger],
-        deadline: float | None,
-        failures: dict[int, str],
-        *,
-        kept: bool = True,
-    ) -> StageResult:
-        """Train a stage without replicas that failed before, and add those that fail in it.
-
-        What is not kept has no checkpoint.
-        """
-        history, selection = History(), ReplicaSelection(module.plan.patience)
-        stopwatch = Stopwatch()
-        callbacks: list[L.Callback] = [stopwatch, selection, history, EpochLogs(), OwnSignals()]
-        if self.progress:
-            callbacks.append(StageProgress())
-        checkpoint = None
-        module.failures |= failures
-        # a trial is never finished
-        if kept and self.folder is not None and not self.trial_steps:
-            path = self._checkpoint(module)
-            checkpoint = StageCheckpoint(path, selection, history, stopwatch)
-            callbacks.append(checkpoint)
-        limit = None
-        if deadline is not None:
-            limit = TimeLimit(deadline)
-            callbacks.append(limit)  # after the checkpoint
-        trainer = make_trainer(
-            self.config.trainer,
-            callbacks=callbacks,
-            logger=list(loggers) or False,
-            enable_checkpointing=False,
-            enable_progress_bar=self.progress,
-        )
-        settle_module(trainer, module)  # first: what is resumed lands where the parameters are
-        done = False
-        if checkpoint is not None and self.config.resume:
-            done = checkpoint.resume(module)
-        epochs = 0 if done else module.plan.epochs - module.first_epoch
-        if self.trial_steps:
-            epochs, module.steps_per_epoch = 1, min(module.steps_per_epoch, self.trial_steps)
-        if selection.exhausted(module.first_epoch - 1, module.failures):
-            epochs = 0
-        if epochs:
-            module.keep([m for m in module.members if m not in failures])
-        trainer.fit_loop.max_epochs = epochs
-        fit(trainer, module)
-        if limit is not None and limit.reached and not self._complete(module, selection, history):
-            raise UnfinishedError(
-                f"trainer.max_time={self.config.trainer.max_time} was over after epoch "
-                f"{history.epochs[-1] + 1} of {module.plan.epochs} of stage {module.stage!r}; "
-                f"resume={self.folder} goes on from there."
-            )
-        module.whole_again()
-        if not done:
-            selection.restore(module.estimator.networks)
-            if checkpoint is not None:
-                checkpoint.write(module, done=True)
-        for role in module.estimator.networks:
-            module.estimator.stepped(str(role))
-        failures |= module.failures
-        if selection.best is not None:
-            selection.best[list(failures)] = torch.nan
-        return StageResult(
-            name=module.stage,
-            history=history,
-            best_epoch=None if selection.best_epoch is None else selection.best_epoch.cpu(),
-            best=None if selection.best is None else selection.best.cpu(),
-            monitor=module.monitor,
-            steps_per_epoch=module.steps_per_epoch,
-            seconds=stopwatch.seconds,
-        )
-
-    @staticmethod
-    def _complete(module: StageModule, selection: ReplicaSelection, history: History) -> bool:
-        last = history.epochs[-1]
-        return last + 1 >= module.plan.epochs or selection.exhausted(last, module.failures)

@@ -11,7 +11,8 @@ from upo import figures
 from upo.evaluation.diagnostics import Diagnosis
 
 if TYPE_CHECKING:
-    from upo.runs.experiment import RunResult, StageResult
+    from upo.runs.experiment import RunResult
+    from upo.runs.fitting import StageResult
 
 
 def draw(result: "RunResult", folder: Path, title: str) -> dict[str, Path]:

@@ -11,7 +11,7 @@ from upo.data.rating_data import report
 from upo.data.table import write_id_maps
 from upo.metrics.names import DIAGNOSED, WORTH
 from upo.runs import figures as run_figures
-from upo.runs.auto import Choice, chosen
+from upo.runs.auto import Choice, preferred
 from upo.runs.experiment import Experiment, RunResult
 from upo.runs.finished import begin
 from upo.runs.loggers import log_final, make_loggers
@@ -42,7 +42,7 @@ def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
         say(report(data))
     if data.user_ids is not None and first_process():
         write_id_maps(data, folder)
-    experiment, choice = chosen(experiment)
+    experiment, choice = preferred(experiment)
     if choice is not None and chatty:
         say(str(choice))
     loggers = make_loggers(config)
