@@ -6,6 +6,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+NAIVE = [  # a run of a second
+    "dataset.n_users=40",
+    "dataset.n_items=30",
+    "dataset.density=0.2",
+    "estimator=naive",
+    "estimator.stages.debias.epochs=3",
+    "trainer.accelerator=cpu",
+    "progress=false",
+    "figures=false",
+]
 
 
 def watch(folder, notes=None, kill=None):

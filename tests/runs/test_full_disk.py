@@ -1,7 +1,6 @@
 """A disk that fills up or memory that runs out ends in one sentence; what stands is whole."""
 
 import csv
-import multiprocessing
 import os
 import re
 import resource
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 from matplotlib.figure import Figure
+from processes import FORK
 
 from upo import figures
 from upo.core.console import explained
@@ -35,8 +35,6 @@ SMALL = [
     "trainer.accelerator=cpu",
     "progress=false",
 ]
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["upo.cli", "upo.figures"])
 
 
 def limited(size, errors, *overrides):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from launched import NAIVE
 from omegaconf import OmegaConf
 
 from upo import cli
-from upo.runs import experiment
+from upo.runs import experiment, fitting
 from upo.runs.loggers import _taken_up, _wandb_account
 from upo.runs.metrics_csv import MetricsCsv
 from upo.training.callbacks import History
@@ -19,16 +20,6 @@ from upo.training.checkpoint import load_checked, save_atomically
 from upo.training.stage import StageModule
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = [
-    "dataset.n_users=40",
-    "dataset.n_items=30",
-    "dataset.density=0.2",
-    "estimator=naive",
-    "estimator.stages.debias.epochs=3",
-    "trainer.accelerator=cpu",
-    "progress=false",
-    "figures=false",
-]
 
 
 def train(monkeypatch, *overrides):
@@ -43,7 +34,7 @@ def begun(monkeypatch, folder, *overrides):
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "time_limit", lambda _: 1e-9)
         with pytest.raises(SystemExit) as stop:
-            train(patch, *SMALL, limit, f"hydra.run.dir={folder}", *overrides)
+            train(patch, *NAIVE, limit, f"hydra.run.dir={folder}", *overrides)
     assert stop.value.code == 75
 
 
@@ -70,7 +61,7 @@ def run(tmp_path_factory):
 )
 def test_what_would_compute_something_else_is_refused(monkeypatch, capsys, run, override, said):
     if override == "dataset=coat":  # whose settings are others
-        few = [word for word in SMALL if not word.startswith("dataset.")]
+        few = [word for word in NAIVE if not word.startswith("dataset.")]
         monkeypatch.setattr(cli, "recorded", lambda *_: few)
     with pytest.raises(SystemExit) as stop:
         train(monkeypatch, f"resume={run}", override)
@@ -92,7 +83,7 @@ def test_another_log_under_the_same_name_is_refused(monkeypatch, tmp_path, capsy
     rows = [f"u{k % 7},i{k % 11},{k % 5 + 1}\n" for k in range(77)]
     log, folder = tmp_path / "log.csv", tmp_path / "run"
     log.write_text("user,item,rating\n" + "".join(rows))
-    words = [*(w for w in SMALL if not w.startswith("dataset.")), "dataset=table"]
+    words = [*(w for w in NAIVE if not w.startswith("dataset.")), "dataset=table"]
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "time_limit", lambda _: 1e-9)
         where = [f"dataset.train={log}", f"hydra.run.dir={folder}"]
@@ -106,7 +97,7 @@ def test_another_log_under_the_same_name_is_refused(monkeypatch, tmp_path, capsy
 
 
 def test_a_second_estimator_that_is_finished_is_not_trained_again(monkeypatch, tmp_path):
-    train(monkeypatch, *SMALL, "compare_with=ips", f"hydra.run.dir={tmp_path}")
+    train(monkeypatch, *NAIVE, "compare_with=ips", f"hydra.run.dir={tmp_path}")
     first = [path.read_text() for path in sorted(tmp_path.rglob("results.csv"))]
     assert len(first) == 2
 
@@ -119,7 +110,7 @@ def test_a_second_estimator_that_is_finished_is_not_trained_again(monkeypatch, t
 
 
 def test_a_new_run_in_an_old_folder_leaves_no_stage_of_the_old_one(monkeypatch, tmp_path):
-    train(monkeypatch, *SMALL, "estimator=ips", f"hydra.run.dir={tmp_path}")
+    train(monkeypatch, *NAIVE, "estimator=ips", f"hydra.run.dir={tmp_path}")
     begun(monkeypatch, tmp_path, "estimator=ips")
     names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     assert names == ["propensity.pt"]
@@ -204,14 +195,14 @@ def test_metrics_go_on_after_the_last_whole_row(tmp_path):
 
 
 def test_starting_processes_is_no_training(monkeypatch, tmp_path):
-    fit = experiment.fit
+    fit = fitting.fit
 
     def slow(trainer, module):
         time.sleep(1)
         fit(trainer, module)
 
-    monkeypatch.setattr(experiment, "fit", slow)
-    train(monkeypatch, *SMALL, "logger=none", f"hydra.run.dir={tmp_path}")
+    monkeypatch.setattr(fitting, "fit", slow)
+    train(monkeypatch, *NAIVE, "logger=none", f"hydra.run.dir={tmp_path}")
     with (tmp_path / "results.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert 0 < float(row["train_seconds"]) < 1

@@ -1,7 +1,6 @@
 """Folders of runs: each its own, one process in each, files whole, and a failing job alone."""
 
 import csv
-import multiprocessing
 import os
 import re
 import signal
@@ -15,6 +14,7 @@ import launched
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import FORK
 
 from upo import benchmark, cli, tuning
 from upo.core.files import atomic_file, remove_unfinished, write_atomically
@@ -35,8 +35,6 @@ SMALL = [
     "figures=false",
     "logger=none",
 ]
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["upo.cli", "upo.tuning", "upo.benchmark", "upo.figures"])
 
 
 def train(monkeypatch, *overrides):

@@ -1,7 +1,6 @@
 """Ctrl-C and SIGTERM end training at once, with 130 and 143, and lose no epoch that was written."""
 
 import csv
-import multiprocessing
 import os
 import random
 import signal
@@ -10,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import launched
 import pytest
+from processes import start
 
 import upo
 from upo.core.console import Terminated, sentences, terminable
@@ -34,8 +33,6 @@ SMALL = [
 ]
 LONG = [*SMALL, "estimator.stages.debias.epochs=100000", "estimator.stages.debias.patience=0"]
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["upo.cli", "upo.figures"])  # imports once, not for each run
 
 
 def rows(folder):
@@ -44,12 +41,6 @@ def rows(folder):
     for row in found:
         del row["train_seconds"]
     return found
-
-
-def start(*overrides, **options):
-    process = FORK.Process(target=launched.train, args=overrides, kwargs=options)
-    process.start()
-    return process
 
 
 def finish(*overrides):

@@ -108,6 +108,20 @@ def test_table1_names_every_row_and_figure1_only_rows_of_table1():
     assert sorted(ablations["study/ablation"].split(",")) == ABLATIONS
 
 
+def said(command):
+    """What a command that ends well prints."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def study(tmp_path, *overrides):
     """A small study on a completed synthetic log, as a person would start it."""
     command = [sys.executable, "train.py", "experiment=figure1", "dataset=semisynthetic"]
@@ -121,16 +135,7 @@ def study(tmp_path, *overrides):
     command += [f"hydra.sweep.dir={tmp_path / 'runs'}", f"hydra.callbacks.report.out={tmp_path}"]
     command += [f"dataset.cache_dir={tmp_path / 'cache'}", "estimator.stages.debias.epochs=1"]
     command += ["estimator.stages.propensity.epochs=1", *overrides]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return said(command)
 
 
 def test_a_study_of_ones_own_goes_from_command_to_figure(tmp_path):
@@ -157,15 +162,7 @@ def test_the_battery_goes_from_command_to_table(tmp_path):
     command = [sys.executable, "train.py", "experiment=battery", "dataset.log=tiny,taste"]
     command += ["estimator=naive,ips", "progress=false", "estimator.stages.debias.epochs=1"]
     command += [f"hydra.sweep.dir={tmp_path / 'runs'}", f"hydra.callbacks.report.out={tmp_path}"]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    printed = said(command)
     with (tmp_path / "battery.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(row["log"], row["estimator"], row["seeds"]) for row in rows} == {
@@ -179,7 +176,7 @@ def test_the_battery_goes_from_command_to_table(tmp_path):
     text = (tmp_path / "battery.md").read_text()
     assert text.startswith("`python train.py experiment=battery`")
     assert text.count("| row | tiny | taste |") == 4
-    assert text in done.stdout
+    assert text in printed
 
 
 def test_the_battery_names_every_log_once():

@@ -1,12 +1,12 @@
 """Four processes on one folder, cache, search or benchmark: each ends right or with a sentence."""
 
 import csv
-import multiprocessing
 import os
 from pathlib import Path
 
 import launched
 import pytest
+from processes import FORK
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -17,8 +17,6 @@ SMALL = [
 ]
 RUN = ["estimator=naive", "progress=false", "figures=false", "logger=none"]
 FEW = "estimator.stages.debias.epochs=300"
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["upo.cli", "upo.tuning", "upo.benchmark", "upo.figures"])
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,6 @@
 """A run killed at any moment and resumed ends as the run that was never killed, bit for bit."""
 
 import csv
-import multiprocessing
 import os
 import random
 import signal
@@ -10,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import launched
 import pytest
 import torch
 from omegaconf import OmegaConf
+from processes import start
 
 from upo.training.checkpoint import load_checked
 
@@ -31,15 +30,6 @@ SMALL = [
     "progress=false",
     "trainer.accelerator=cpu",
 ]
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["upo.cli", "upo.figures"])  # imports once, not for each run
-
-
-def start(*overrides, **options):
-    """A process of its own that trains."""
-    process = FORK.Process(target=launched.train, args=overrides, kwargs=options)
-    process.start()
-    return process
 
 
 def fresh(folder, **options):

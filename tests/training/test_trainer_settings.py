@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from launched import NAIVE
 from omegaconf import OmegaConf
 
 from upo import cli
@@ -18,17 +19,7 @@ from upo.training.settings import REFUSED, check_trainer, device_count, place, t
 from upo.training.trainer import make_trainer, settle
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = [
-    "dataset.n_users=40",
-    "dataset.n_items=30",
-    "dataset.density=0.2",
-    "estimator=naive",
-    "estimator.stages.debias.epochs=3",
-    "trainer.accelerator=cpu",
-    "progress=false",
-    "figures=false",
-    "logger=none",
-]
+SMALL = [*NAIVE, "logger=none"]
 LAUNCHERS = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "TORCHELASTIC_RUN_ID"),
     *("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS_PER_NODE"),
