@@ -60,6 +60,12 @@ def test_a_resumed_run_takes_the_choice_of_its_first_start(tmp_path):
     assert before.folder == after.folder
 
 
+def test_candidates_need_no_folder_where_the_run_has_a_time_limit(tmp_path):
+    limited = experiment("+trainer.max_time=00:01:00:00", folder=tmp_path)
+    after, _ = preferred(limited)
+    assert after.limit == limited.limit == 3600.0
+
+
 def test_the_run_folder_says_what_was_kept(tmp_path, capsys):
     run_folder(composed([*QUIET, *TINY, "auto=true"]), tmp_path)
     told = json.loads((tmp_path / "summary.json").read_text())["auto"]

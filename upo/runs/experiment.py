@@ -139,6 +139,8 @@ class Experiment:
             InputError: If the last stage selects nothing by which to compare them, or all diverge.
         """
         config = self.config.copy()
+        if "max_time" in config.trainer:  # which ends a run that its folder can go on with
+            del config.trainer.max_time
         for key in settings[0]:
             OmegaConf.update(config, key, [each[key] for each in settings for _ in seeds])
         trial = self.anew(config, seeds=[*seeds] * len(settings), length=length)
