@@ -27,6 +27,7 @@ PENALTIES = {
     "calibration": ResidualPenalty(weight=calibration_weight),
     "balance": ResidualPenalty(weight=balancing_weight),
 }
+CUT = ["+estimator.bins._target_=upo.models.bins.Bins", "+estimator.bins.rule=equal_mass"]
 FEW = "estimator.networks.neighbours.count=64"
 
 
@@ -65,7 +66,7 @@ def test_players_of_stable_dr_step_in_the_published_order():
 
 @pytest.mark.parametrize("name", PENALTIES)
 def test_penalties_move_the_propensity_alone(name):
-    _, estimator, sampler = built("dr_gpl")
+    _, estimator, sampler = built("dr_gpl", *CUT)
     roughened(estimator, scale=0.3)
     pairs = sampler.chunk(0, 1)[0].pairs
     value = PENALTIES[name](estimator, pairs, estimator.propensity(pairs))
@@ -81,7 +82,7 @@ def test_penalties_move_the_propensity_alone(name):
 @pytest.mark.parametrize("logit", [-1e4, 1e4])
 @pytest.mark.parametrize("name", PENALTIES)
 def test_penalties_are_finite_at_propensities_0_and_1(name, logit):
-    _, estimator, sampler = built("dr_gpl")
+    _, estimator, sampler = built("dr_gpl", *CUT)
     for p in estimator.networks["propensity"].parameters():
         p.data.zero_()
     estimator.networks["propensity"].intercept.data.fill_(logit)
@@ -136,6 +137,37 @@ def test_residual_penalty_of_one_is_the_calibration_error_of_the_bins():
     torch.testing.assert_close(value, expected)
 
 
+def test_adaptive_bins_need_no_adversary_and_are_never_one_bin_unsaid():
+    _, estimator, sampler = built("cbpl", "estimator.bins.rule=adaptive")
+    roughened(estimator, scale=0.3)
+    pairs = sampler.chunk(0, 1)[0].pairs
+    p_hat = estimator.propensity(pairs).detach()
+    with pytest.raises(InputError, match="use equal_mass"):
+        estimator.bins.index(p_hat)
+    penalties = {"calibration": PENALTIES["calibration"]}
+    learner = PropensityLearner(
+        estimator, optimizer=adam(), loss=cross_entropy, penalties=penalties
+    )
+    learner.on_epoch_start(0, sampler)
+    assert len(estimator.bins.index(p_hat).unique()) == 10
+
+
+@pytest.mark.parametrize("name", ["dr_gpl", "umvue_dr"])
+def test_bounds_have_a_gradient_at_rows_below_the_clip_that_divides(name):
+    _, estimator, sampler = built(name, "estimator.weighting.p_min=0.9")
+    roughened(estimator, scale=0.1)
+    batch = sampler.chunk(0, 1)[0]
+    assert (estimator.propensity(batch.pairs) < 0.9).all()  # all are clipped where they divide
+    if name == "dr_gpl":
+        value = GeneralizedPenalty()(estimator, batch.pairs, estimator.propensity(batch.pairs))
+    else:
+        learner = NeighbourPropensityLearner(estimator, optimizer=adam(), loss=cross_entropy)
+        learner.on_stage_start()
+        value = learner._bounds(batch)
+    (slope,) = torch.autograd.grad(value.sum(), estimator.networks["propensity"].intercept)
+    assert (slope != 0).all()
+
+
 def test_the_balancing_weight_bounds_the_imbalance():
     _, estimator, sampler = built("cbpl")
     roughened(estimator, scale=0.1)
@@ -183,6 +215,8 @@ def test_neighbour_options_are_checked(k):
 def test_options_are_checked():
     with pytest.raises(InputError, match="mix"):
         GeneralizedPenalty(mix=1.5)
+    with pytest.raises(InputError, match="floor"):
+        GeneralizedPenalty(floor=-1.0)
     with pytest.raises(InputError, match="eta"):
         OrthogonalityPenalty(eta=-1.0)
     _, estimator, _ = built("umvue_dr", FEW)

@@ -8,7 +8,7 @@ K(x_j, x) kernel of an anchor x_j and a pair x. The batch is the last axis, anch
 import torch
 from torch import Tensor
 
-from upo.core.distributed import batch_mean
+from upo.core.distributed import batch_mean, batch_sum
 
 KERNELS = ("gaussian", "exponential")
 
@@ -75,12 +75,32 @@ def balance_gap(w: Tensor, k_o: Tensor, k_d: Tensor) -> Tensor:  # -> [R, J]
     return batch_mean(k_d) - batch_mean(w.unsqueeze(-2) * k_o)
 
 
+def balance_noise(w: Tensor, k_o: Tensor, k_d: Tensor) -> Tensor:  # -> [R, J]
+    r"""Standard error of each gap of a batch.
+
+    .. math:: \sqrt{\mathrm{var}_O(wK)/b+\mathrm{var}_D(K)/n}
+
+    What gaps are by chance alone, under weights that balance; at least 0. Arguments are those of
+    :func:`balance_gap`.
+
+    Source: this project. A constant in its place is below the noise of a small batch, or above any
+    gap that there is where kernels are nearly constant.
+    """
+    return sum(_error_of_mean(x) for x in (w.unsqueeze(-2) * k_o, k_d)).sqrt()  # type: ignore[union-attr]
+
+
+def _error_of_mean(x: Tensor) -> Tensor:  # [..., B] -> [...]
+    """Squared standard error of a mean over the global batch."""
+    spread = batch_mean((x - batch_mean(x).unsqueeze(-1)) ** 2)
+    return spread / batch_sum(torch.ones_like(x)).clamp(min=1.0)
+
+
 def balance_hinge(gap: Tensor, slack: float | Tensor, *, summed: bool = False) -> Tensor:
     r"""Violation :math:`\sum_j\max(0,|g_j|-C)` of the balancing constraints, ``[R, J] -> [R]``.
 
     Args:
         gap: Imbalance of each kernel function.
-        slack: C, at least 0; a number or ``[R]``.
+        slack: C, at least 0; a number, ``[R]``, or ``[R, J]``, one for each.
         summed: Add the signed gaps before the hinge, :math:`\max(0,|\sum_j g_j|-C)`, as public code
             does; gaps of opposite sign then cancel.
 
@@ -92,7 +112,8 @@ def balance_hinge(gap: Tensor, slack: float | Tensor, *, summed: bool = False) -
     """
     if summed:
         return (gap.sum(-1).abs() - slack).clamp(min=0.0)
-    allowed = slack.unsqueeze(-1) if isinstance(slack, Tensor) else slack
+    one = isinstance(slack, Tensor) and slack.dim() < gap.dim()
+    allowed = slack.unsqueeze(-1) if one else slack  # type: ignore[union-attr]
     return (gap.abs() - allowed).clamp(min=0.0).sum(-1)
 
 

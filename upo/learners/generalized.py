@@ -12,12 +12,15 @@ from upo.functional.balancing import (
     propensity_variance_term,
     umvue_terms,
 )
+from upo.functional.propensity import clip_propensity
 from upo.learners.balancing import known_gap
 from upo.learners.propensity import PropensityLearner
 from upo.learners.strength import Strength
 from upo.models.estimator import Estimator
 from upo.models.neighbours import Neighbours
 from upo.pairs import Batch, Pairs
+
+FLOOR = 0.01  # of the density; the public 1e-4 is that of KuaiRec's
 
 
 class OrthogonalityPenalty:
@@ -51,6 +54,12 @@ def _check_mix(mix: float, name: str) -> float:
     return mix
 
 
+def _check_floor(floor: float) -> float:
+    if not 0 <= floor < float("inf"):
+        raise InputError(f"floor must be at least 0, got {floor}; try 0.01 (of the density).")
+    return floor
+
+
 class GeneralizedPenalty:
     r"""DR-GPL: :math:`\alpha[\lambda\cdot\mathrm{bias}+(1-\lambda)\cdot\mathrm{variance}]` of DR.
 
@@ -60,22 +69,33 @@ class GeneralizedPenalty:
         alpha: Strength, at least 0.
         mix: :math:`\lambda` in [0, 1].
         per_batch: Divide the variance by the batch's size rather than |D|, as public code does.
+        floor: The terms read the propensity as learned, at least this multiple of the density: at
+            the clip that divides, the rows that the terms are about would have no gradient. At
+            least 0; 0 leaves 1e-6.
 
     Raises:
-        InputError: If ``alpha`` is negative or ``mix`` out of range.
+        InputError: If ``alpha`` or ``floor`` is negative or ``mix`` out of range.
     """
 
-    def __init__(self, *, alpha: Hyper = 0.7, mix: float = 0.7, per_batch: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        alpha: Hyper = 0.7,
+        mix: float = 0.7,
+        per_batch: bool = False,
+        floor: float = FLOOR,
+    ) -> None:
         self.alpha, self.mix, self.per_batch = Strength(alpha, "alpha"), mix, per_batch
         _check_mix(mix, "mix")
+        self.floor = _check_floor(floor)
 
     def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
         """The penalty ``[R]``."""
         gap, o = known_gap(estimator, pairs), pairs.trainable.to(p_hat.dtype)
-        clipped = estimator.weighting.p_hat(estimator, pairs)
+        p = clip_propensity(p_hat, self.floor * estimator.space.density)
         count = pairs.total if self.per_batch else estimator.space.n_pairs
-        bias = propensity_bias_term(clipped, o, gap)
-        variance = propensity_variance_term(clipped, o, gap, count)
+        bias = propensity_bias_term(p, o, gap)
+        variance = propensity_variance_term(p, o, gap, count)
         return self.alpha(self.mix * bias + (1.0 - self.mix) * variance)
 
 
@@ -93,6 +113,7 @@ class NeighbourPropensityLearner(PropensityLearner):
         estimator: The networks; ``neighbours`` are ``Neighbours``.
         alpha: Strength, at least 0.
         mix: :math:`\lambda` in [0, 1].
+        floor: As of ``GeneralizedPenalty``.
         neighbours: Role of the neighbours.
         representation: Role of the frozen network in whose features pairs are near.
         **settings: See ``PropensityLearner``.
@@ -109,6 +130,7 @@ class NeighbourPropensityLearner(PropensityLearner):
         *,
         alpha: Hyper = 1.0,
         mix: float = 0.5,
+        floor: float = FLOOR,
         neighbours: str = "neighbours",
         representation: str = "representation",
         **settings: Any,
@@ -118,6 +140,7 @@ class NeighbourPropensityLearner(PropensityLearner):
         if not isinstance(found, Neighbours):
             raise InputError(f"UMVUE-DR needs estimator.networks.{neighbours} to be Neighbours.")
         self.alpha, self.mix = Strength(alpha, "alpha"), _check_mix(mix, "mix")
+        self.floor = _check_floor(floor)
         self.neighbours, self.representation = found, representation
 
     def on_stage_start(self) -> None:
@@ -131,7 +154,8 @@ class NeighbourPropensityLearner(PropensityLearner):
     def _bounds(self, batch: Batch) -> Tensor:  # [R]
         estimator, rows = self.estimator, batch.rows
         q = self.neighbours(estimator.features(self.representation, rows), rows)
-        clipped = estimator.weighting.p_hat(estimator, rows)
+        learned = estimator.probability(self.network, rows)
+        p = clip_propensity(learned, self.floor * estimator.space.density)
         gap = known_gap(estimator, rows)
-        bias, variance = umvue_terms(clipped, q, self.neighbours.k, gap)
+        bias, variance = umvue_terms(p, q, self.neighbours.k, gap)
         return self.alpha(self.mix * bias + (1.0 - self.mix) * variance)

@@ -6,7 +6,13 @@ from torch import Tensor
 from upo.core.distributed import batch_mean
 from upo.core.optim import Hyper, per_replica, placed
 from upo.errors import InputError
-from upo.functional.kernels import balance_gap, balance_hinge, expansion_loss, weight_entropy
+from upo.functional.kernels import (
+    balance_gap,
+    balance_hinge,
+    balance_noise,
+    expansion_loss,
+    weight_entropy,
+)
 from upo.functional.pointwise import cross_entropy
 from upo.learners.balancing import known_gap
 from upo.learners.base import GradientLearner, Logs, Optimizer
@@ -63,13 +69,16 @@ class KernelWeightLearner(GradientLearner):
     r"""Fits balancing weights: :math:`\mathrm{mean}_O\,w\log w+\lambda\sum_j\max(0,|g_j|-C)`.
 
     Source: Li et al., ICLR 2024 (KBIPS, KBDR). Differs: the constant function is among those that
-    are balanced, which keeps the mean weight at 1, and the hinge takes each gap by itself.
+    are balanced, which keeps the mean weight at 1, the hinge takes each gap by itself, and C is a
+    multiple of the noise of that gap.
 
     Args:
         estimator: The networks; its weighting divides density by w.
         optimizer: Partial optimiser.
         strength: :math:`\lambda`, at least 0.
-        slack: C, at least 0; a number or one for each replica.
+        slack: C in units of ``unit``, at least 0; a number or one for each replica.
+        unit: ``noise``, the standard error of each gap in the batch under the present weights, or
+            ``one``.
         constant: Balance the constant function too.
         summed: Add the signed gaps before the hinge, as public code does.
         network: Role of the weight network.
@@ -78,7 +87,8 @@ class KernelWeightLearner(GradientLearner):
         penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
 
     Raises:
-        InputError: If a number is negative or the anchors are missing.
+        InputError: If a number is negative, the unit unknown, gaps of several noises are to be
+            added up, or the anchors are missing.
     """
 
     def __init__(
@@ -87,7 +97,8 @@ class KernelWeightLearner(GradientLearner):
         *,
         optimizer: Optimizer,
         strength: Hyper = 1.0,
-        slack: Hyper = 0.01,
+        slack: Hyper = 1.0,
+        unit: str = "noise",
         constant: bool = True,
         summed: bool = False,
         network: str = "weight",
@@ -97,10 +108,14 @@ class KernelWeightLearner(GradientLearner):
     ) -> None:
         super().__init__(estimator, optimizer=optimizer, network=network, penalty=penalty)
         if not bool((torch.as_tensor(slack) >= 0).all()):
-            raise InputError(f"slack must be at least 0, got {slack}; try 0.01.")
+            raise InputError(f"slack must be at least 0, got {slack}; try 1.")
+        if unit not in ("noise", "one"):
+            raise InputError(f"unit of the slack must be noise or one, got {unit!r}.")
+        if summed and unit == "noise":
+            raise InputError("summed=true adds gaps of different noise; set unit=one beside it.")
         self.strength = Strength(strength, "strength")
         self.slack = per_replica(slack, estimator.space.replicas, "slack")
-        self.constant, self.summed = constant, summed
+        self.constant, self.summed, self.unit = constant, summed, unit
         self.anchors, self.representation = _anchors(estimator, anchors), representation
         self.position = 0
 
@@ -118,10 +133,14 @@ class KernelWeightLearner(GradientLearner):
         index = self.anchors.choose(estimator.space.seeds, self.position)
         self.position += 1
         w = estimator.space.density / estimator.weighting.p_hat(estimator, rows)
-        gap = balance_gap(w, self._functions(rows, index), self._functions(batch.pairs, index))
-        self.slack = placed(self.slack, gap.device)
+        k_o, k_d = self._functions(rows, index), self._functions(batch.pairs, index)
+        gap = balance_gap(w, k_o, k_d)
+        self.slack = allowed = placed(self.slack, gap.device)
+        if self.unit == "noise":  # frozen: weights that vary more are not to be allowed more
+            of_each = allowed[:, None] if isinstance(allowed, Tensor) else allowed
+            allowed = of_each * balance_noise(w.detach(), k_o, k_d)
         entropy = weight_entropy(w)
-        violation = balance_hinge(gap, self.slack, summed=self.summed)
+        violation = balance_hinge(gap, allowed, summed=self.summed)
         self.step(entropy + self.strength(violation))
         return {"loss": entropy.detach(), "violation": violation.detach()}
 

@@ -34,6 +34,7 @@ class UPOPenalty:
     """
 
     replayable = True
+    reads_bins = True
 
     def __init__(self, *, beta: Hyper = 1.0) -> None:
         self.beta = Strength(beta, "beta")
@@ -87,8 +88,9 @@ class PropensityLearner(GradientLearner):
         self.penalties = dict(penalties or {})
 
     def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:
-        """Recompute adaptive bins."""
-        if "adversary" in self.estimator.networks:
+        """Recompute adaptive bins, where a penalty, or the validation of a game, reads them."""
+        read = any(getattr(penalty, "reads_bins", False) for penalty in self.penalties.values())
+        if read or "adversary" in self.estimator.networks:
             self.estimator.bins.refresh(self.estimator, epoch)
 
     def update(self, batch: Batch) -> Logs:

@@ -23,6 +23,7 @@ class ResidualPenalty:
     """
 
     replayable = True
+    reads_bins = True
 
     def __init__(
         self, *, weight: Callable[[Estimator, Pairs, Tensor], Tensor], beta: Hyper = 1.0

@@ -41,8 +41,17 @@ class Bins(nn.Module):
         self.register_buffer("edges", torch.zeros(0))
 
     def index(self, p_hat: Tensor) -> Tensor:  # [R, B] -> [R, B]
-        """Bin of each propensity."""
+        """Bin of each propensity.
+
+        Raises:
+            InputError: If adaptive edges were never computed: all pairs would share one bin.
+        """
         if self.rule == "adaptive":
+            if self.num_bins > 1 and not self.edges.numel():
+                raise InputError(
+                    "estimator.bins.rule=adaptive needs a player that computes its edges each "
+                    "epoch (one with reads_bins), and none plays here; use equal_mass."
+                )
             return bins_from_edges(p_hat.detach(), self.edges)
         if self.rule == "equal_mass" and world_size() == 1 and p_hat.shape[-1]:
             return equal_mass_bins(p_hat, self.num_bins)  # the same from one sort
