@@ -102,7 +102,8 @@ def tune(arguments: Sequence[str]) -> Path:
             f"Written by upo tune: best of {budget}, protocol={base.protocol.name}, "
             f"selection value {found.value:.5f}."
         )
-        write(path, found.overrides, [head, *found.remarks], data)
+        cost = {"trials": len(found.trials), "seeds": budget.seeds}
+        write(path, found.overrides, [head, *found.remarks], data, cost)
         found.trials.to_csv(kept.with_suffix(".csv"), index=False)
         _report(found, budget, path)
     return path

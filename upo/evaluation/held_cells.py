@@ -1,5 +1,7 @@
 """Cross-entropy of propensities on held-out cells of D, observed ones and others."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -8,10 +10,11 @@ from upo.core.sampling import Permutation, stream_key
 from upo.evaluation.mar import blocks
 from upo.functional.pointwise import cross_entropy
 from upo.models.estimator import Estimator
-from upo.pairs import PairSpace
+from upo.pairs import Pairs, PairSpace
 
 MOST_ROWS = 2**20  # rows of the log among which held-out ones are looked for
 MOST_CELLS = 2**17  # held-out cells of which the unobserved ones are judged
+MOST_PROBED = 2**15  # held-out cells from whose propensities bins are cut
 
 
 class HeldCells:
@@ -50,20 +53,31 @@ class HeldCells:
         """Mean cross-entropy of the unclipped propensities over the held-out cells."""
         space = self.space
         total = torch.zeros(space.replicas, 2, dtype=torch.float64, device=space.keys.device)
-        for lo, hi in blocks(*share(self.observed.shape[-1]), space.replicas):
-            keys, weight = self.observed[:, lo:hi], self.counts[:, lo:hi].double()
-            total += self._sums(estimator, keys, weight * self.observed_weight, 1.0)
-        for lo, hi in blocks(*share(self.drawn), space.replicas):
-            pairs = space.pairs(space.held_cells(lo, hi), hi - lo)
-            keys = pairs.users * space.n_items + pairs.items
-            weight = (~pairs.observed).double() * self.drawn_weight
-            total += self._sums(estimator, keys, weight, 0.0)
+        for pairs, weight, observed in self.cells():
+            total += self._sums(estimator, pairs, weight, float(observed))
         total = batch_sum(total.unsqueeze(-1))
         return total[:, 0] / total[:, 1]
 
-    def _sums(self, estimator: Estimator, keys: Tensor, weight: Tensor, observed: float) -> Tensor:
+    def cells(self) -> Iterator[tuple[Pairs, Tensor, bool]]:
+        """This rank's share: pairs, the number of cells each stands for, whether all have o = 1.
+
+        Weights ``[R, B]`` are 0 where a pair does not count.
+        """
+        space = self.space
+        for lo, hi in blocks(*share(self.observed.shape[-1]), space.replicas):
+            keys, weight = self.observed[:, lo:hi], self.counts[:, lo:hi].double()
+            yield space.pairs_at(keys, hi - lo), weight * self.observed_weight, True
+        for lo, hi in blocks(*share(self.drawn), space.replicas):
+            pairs = space.pairs(space.held_cells(lo, hi), hi - lo)
+            yield pairs, (~pairs.observed).double() * self.drawn_weight, False
+
+    def probe(self) -> Pairs:
+        """Some of the held-out cells, observed or not, drawn uniformly; the same on every rank."""
+        size = min(MOST_PROBED, self.drawn)
+        return self.space.pairs(self.space.held_cells(0, size), size)
+
+    def _sums(self, estimator: Estimator, pairs: Pairs, weight: Tensor, observed: float) -> Tensor:
         """Weighted sums of the cross-entropy and of the weights, ``[R, 2]``."""
-        pairs = self.space.pairs_at(keys, keys.shape[-1])
         p = estimator.propensity(pairs).double().clamp(1e-7, 1 - 1e-7)
         loss = cross_entropy(torch.logit(p), torch.full_like(p, observed))
         return torch.stack([(weight * loss).sum(-1), weight.sum(-1)], dim=-1)

@@ -4,6 +4,7 @@ Every rank measures its share of the rows; the metrics are exact for any shardin
 """
 
 from collections.abc import Iterator
+from copy import copy
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,14 @@ class MarSet(nn.Module):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def part(self, rows: Tensor) -> "MarSet":
+        """Some of the rows, ``[N]`` bool or their numbers, as a sample of their own."""
+        part = copy(self)
+        part._buffers = dict(self._buffers)  # of its own
+        for name in ("users", "items", "labels"):
+            setattr(part, name, getattr(self, name)[rows])
+        return part
+
     def blocks(self, space: PairSpace) -> Iterator[tuple[Pairs, slice]]:
         """This rank's pairs, the same for every replica, and which rows they are."""
         replicas = space.replicas
@@ -80,6 +89,22 @@ class MarSet(nn.Module):
         names = [f"{name}@{k}" for name in AT_K]
         values |= dict(zip(names, at_k.compute().unbind(0), strict=True))
         return values | {name: metric.compute() for name, metric in pointwise.items()}
+
+    def by_user(
+        self, estimator: Estimator, include: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:  # [U], [4, R, U] float64
+        """The users, and what each adds to the metrics of :class:`upo.metrics.UserValues`.
+
+        Args:
+            estimator: The networks.
+            include: ``[R, N]`` bool rows that each replica reads; all by default.
+        """
+        metric = metrics.UserValues(self.k).to(self.labels.device)
+        for pairs, rows in self.blocks(estimator.space):
+            f = torch.sigmoid(estimator.logit("prediction", pairs).double())
+            mask = None if include is None else include[:, rows]
+            metric.update(f, self.labels[rows], self.users[rows], include=mask)
+        return torch.unique(self.users), metric.compute()
 
 
 def heldout_log_loss(estimator: Estimator, *, weighted: bool) -> Tensor:  # [R] float64

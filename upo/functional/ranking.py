@@ -20,6 +20,16 @@ from upo.core.running import running_sum
 NoPositives = Literal["one", "skip"]
 
 
+class UserRankings(NamedTuple):
+    """What the ranking metrics are made of, user by user; each ``[..., U]``, users in id order."""
+
+    rows: Tensor  # float64, rows that are read; 0 where the user does not count
+    positives: Tensor  # float64
+    ndcg: Tensor  # float64, NDCG@K; 0 without positives
+    hits: Tensor  # float64, positives among the first K
+    recall: Tensor  # float64, hits / positives, 0 without positives
+
+
 class RankingSums(NamedTuple):
     """Sums over users, of which the metrics are simple functions; each ``[...]``.
 
@@ -92,6 +102,30 @@ def ranking_sums(
         >>> ranking_sums(s, y, u, k=2).precision.item()
         0.5
     """
+    each = user_rankings(scores, labels, users, k, include)
+    return RankingSums(
+        users=(each.rows > 0).sum(-1),
+        users_with_positives=(each.positives > 0).sum(-1),
+        ndcg=each.ndcg.sum(-1),
+        precision=each.hits.sum(-1) / k,
+        recall=each.recall.sum(-1),
+    )
+
+
+def user_rankings(
+    scores: Tensor,  # [..., N]
+    labels: Tensor,  # [..., N] or [N], 0 or 1
+    users: Tensor,  # [N] integers
+    k: int,
+    include: Tensor | None = None,  # [..., N] or [N] bool
+) -> UserRankings:
+    """The same for each user, in the order of their ids; those without a row have zeros.
+
+    Source: as :func:`ranking_sums`.
+
+    Raises:
+        ValueError: If K is below 1 or the shapes do not fit.
+    """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
     n = scores.shape[-1]
@@ -121,17 +155,16 @@ def ranking_sums(
         out = values.new_zeros(*values.shape[:-1], num_users + 1)
         return out.scatter_add(-1, user, values)[..., :num_users]
 
-    rows = per_user(torch.ones_like(positive))
     positives = per_user(positive)
     hits = per_user(share * (b - a))
     dcg = per_user(share * (discount[b] - discount[a]))
     ideal = discount[positives.long().clamp(max=k)]
-    return RankingSums(
-        users=(rows > 0).sum(-1),
-        users_with_positives=(positives > 0).sum(-1),
-        ndcg=torch.where(positives > 0, dcg / ideal, 0.0).sum(-1),
-        precision=hits.sum(-1) / k,
-        recall=(hits / positives.clamp(min=1)).sum(-1),
+    return UserRankings(
+        rows=per_user(torch.ones_like(positive)),
+        positives=positives,
+        ndcg=torch.where(positives > 0, dcg / ideal, 0.0),
+        hits=hits,
+        recall=hits / positives.clamp(min=1),
     )
 
 
@@ -167,6 +200,38 @@ def auc(
     won = negatives_below.gather(-1, first) + negatives_below.gather(-1, last)
     pairs = positive.sum(-1) * negative.sum(-1)
     return (positive * won).sum(-1).double() / (2 * pairs).double()
+
+
+def win_shares(
+    scores: Tensor,  # [..., N]
+    labels: Tensor,  # [..., N] or [N], 0 or 1
+    include: Tensor | None = None,  # [..., N] or [N] bool
+) -> Tensor:  # [..., N] float64
+    """Of each row the share of rows of the other class on the right side of it, ties one half.
+
+    For a positive the share of negatives with a lower score, for a negative the share of positives
+    with a higher one; the mean over either class is the AUC. NaN if the other class is missing.
+
+    Source: DeLong, DeLong, Clarke-Pearson, "Comparing the areas under two or more correlated ROC
+    curves", Biometrics 44(3), 1988 (structural components).
+
+    Example:
+        >>> win_shares(torch.tensor([0.1, 0.4, 0.4, 0.8]), torch.tensor([0, 0, 1, 1])).tolist()
+        [1.0, 0.75, 0.75, 1.0]
+    """
+    used = torch.ones_like(scores, dtype=torch.bool) if include is None else include.bool()
+    scores, order = scores.detach().sort(dim=-1, stable=True)
+    used = used.expand(scores.shape).gather(-1, order)
+    positive = labels.bool().expand(scores.shape).gather(-1, order)
+    first, last = _runs(_differs_from_previous(scores))
+
+    def below(rows: Tensor) -> Tensor:
+        """Rows with a lower score than each, ties one half, as a share of them all."""
+        count = torch.nn.functional.pad((rows & used).long().cumsum(-1), (1, 0))
+        return (count.gather(-1, first) + count.gather(-1, last)).double() / (2 * count[..., -1:])
+
+    won = torch.where(positive, below(~positive), 1.0 - below(positive))
+    return torch.empty_like(won).scatter_(-1, order, won)
 
 
 def _differs_from_previous(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from upo.metrics.diagnostics import (
     Reliability,
 )
 from upo.metrics.histogram import HistogramCounts, PropensityHistogram
+from upo.metrics.per_user import UserValues
 from upo.metrics.pointwise import LogLoss, MeanSquaredError
 from upo.metrics.ranking import AUC, NDCG, F1AtK, PrecisionAtK, RecallAtK, SeveralAtK
 
@@ -27,4 +28,5 @@ __all__ = [
     "RecallAtK",
     "Reliability",
     "SeveralAtK",
+    "UserValues",
 ]

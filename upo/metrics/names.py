@@ -38,6 +38,9 @@ WORTH = (
     "clip_share",
     "effective_sample_size",
 )
+# of propensities on held-out cells, and what correct ones would have there
+HELD = ("held_ece", "held_bmse", "held_ece_floor", "held_bmse_floor")
+CATALOGUE = "catalogue_recall"  # @K
 # metric -> the constant prediction's value, or the column that holds it
 CONSTANT: dict[str, float | str] = {
     "auc": 0.5,
@@ -54,6 +57,6 @@ def measured_on_test(k: int) -> list[str]:
 
 def lower_is_better(column: str) -> bool:
     """Whether a smaller value of a result column is better; False for a column not known here."""
-    name = column.split("@")[0].removesuffix("_error").removesuffix(COMPAT)
+    name = column.split("@")[0].removeprefix("held_").removesuffix("_error").removesuffix(COMPAT)
     metric = {**RANKING, **AT_K, **POINTWISE, **DIAGNOSTICS}.get(name)
     return metric is not None and metric.higher_is_better is False

@@ -49,6 +49,9 @@ class Weighting(Protocol):
     def floor(self, estimator: Estimator) -> float:
         """Lower clip in use; the mean over replicas where it differs."""
 
+    def roles(self, estimator: Estimator) -> set[str]:
+        """Networks that the propensity is computed from, those that these are derived from too."""
+
 
 class ErrorForm(Protocol):
     """The meaning of the imputed error, with the prediction error that goes with it.
@@ -206,6 +209,12 @@ class Estimator(nn.Module):
         network = self.networks["calibration"]
         ours = isinstance(network, Derived) and role in network.sources
         return "calibration" if ours else role
+
+    def behind(self, role: str) -> set[str]:
+        """A role and all that it is derived from, in the end."""
+        network = self.network(role)
+        sources = network.sources if isinstance(network, Derived) else ()
+        return {role}.union(*map(self.behind, sources))
 
     def probability(self, role: str, pairs: Pairs) -> Tensor:  # [R, B]
         """Sigmoid of a network's logits, with the graph to its parameters."""

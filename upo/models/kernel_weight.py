@@ -67,6 +67,11 @@ class KernelWeight(ClippedPropensity):
         """Clipped (|O| / |D|) / w ``[R, B]``, with the graph to the weight network alone."""
         return clip_propensity(self._raw(estimator, pairs), self._floor(estimator))
 
+    def roles(self, estimator: Estimator) -> set[str]:
+        """The propensity's networks, where it is the base, and the weights'."""
+        base = super().roles(estimator) if self.base == "propensity" else set()
+        return base | estimator.behind(self.weight_network)
+
     def clipped_share(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         """Share of the pairs below the clip, ``[R]``."""
         return (self._raw(estimator, pairs) < self._floor(estimator)).float().mean(-1)

@@ -53,6 +53,10 @@ class ClippedPropensity:
         """Lower clip in use; the mean over replicas where it differs."""
         return float(torch.as_tensor(self._floor(estimator)).mean())
 
+    def roles(self, estimator: Estimator) -> set[str]:
+        """Networks that the propensity is computed from."""
+        return estimator.behind(estimator.calibrated(self.network))
+
     def _floor(self, estimator: Estimator) -> float | Tensor:
         floor = per_replica(self.p_min, estimator.space.replicas, "estimator.weighting.p_min")
         scale = estimator.space.density if self.relative else 1.0

@@ -12,10 +12,10 @@ from upo.errors import visible
 from upo.metrics.names import DIAGNOSED, WORTH, lower_is_better
 from upo.report.gather import DIAGNOSTICS, GROUP, WORLD, short_names, swept
 from upo.report.table import published
-from upo.runs.results import FIXED, LAST, spread
+from upo.runs.results import BUDGET, FIXED, LAST, spread
 
 COSTS = {"seconds_per_seed": "s / seed", "parameters": "parameters"}
-PLAIN = {*FIXED, *LAST, *WORTH, DIAGNOSTICS, "run", "seconds_per_seed"}
+PLAIN = {*FIXED, *LAST, *WORTH, *BUDGET, DIAGNOSTICS, "run", "seconds_per_seed"}
 COMPAT = "table1_compat"  # the definitions behind the paper's Table 1
 
 

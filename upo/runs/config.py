@@ -26,6 +26,14 @@ class Propensity:
 
 
 @dataclass
+class SearchBudget:
+    """What the search cost that the values in use come from; stands in results."""
+
+    trials: int = 0
+    seeds: int = 0
+
+
+@dataclass
 class Train:
     """Top-level keys of a run; wrong types and unknown keys fail while composing."""
 
@@ -35,6 +43,7 @@ class Train:
     trainer: Any = MISSING
     logger: Any = None
     propensity: Propensity = field(default_factory=Propensity)
+    budget: SearchBudget = field(default_factory=SearchBudget)
     seeds: Any = 1
     diagnostics: Any = "correct"
     resume: str | None = None

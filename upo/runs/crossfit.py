@@ -8,13 +8,13 @@ all, and says the logits of its fold. The map from these logits to o corrects th
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from upo.core.sampling import EpochStream, stream_key
 from upo.errors import InputError
 from upo.evaluation.mar import blocks
 from upo.models.calibration import Calibration, Cells
-from upo.models.estimator import Derived, Estimator
+from upo.models.estimator import Estimator
 from upo.pairs import Pairs, PairSpace
 from upo.training.stage import StageModule
 
@@ -102,8 +102,7 @@ def check_schedule(estimator: Estimator, debiasing: Sequence[StageModule], folds
     """
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
         raise InputError(f"propensity.folds must be a whole number of at least 2, got {folds!r}.")
-    role = estimator.calibrated("propensity")
-    roles = {role, *_behind(estimator, estimator.network(role))}
+    roles = estimator.behind(estimator.calibrated("propensity"))
     beside = any(
         learner.network in roles and learner.optimizer is not None
         for stage in debiasing
@@ -115,11 +114,3 @@ def check_schedule(estimator: Estimator, debiasing: Sequence[StageModule], folds
             "before the prediction, and this one is learned beside it; choose another propensity, "
             "such as upo or additive."
         )
-
-
-def _behind(estimator: Estimator, network: nn.Module) -> set[str]:
-    """Roles that a network is derived from, in the end."""
-    roles: set[str] = set()
-    for role in network.sources if isinstance(network, Derived) else ():
-        roles |= {role} | _behind(estimator, estimator.network(role))
-    return roles

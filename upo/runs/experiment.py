@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,9 @@ from upo.core.memory import freed_memory_kept
 from upo.core.seeds import parse_seeds
 from upo.data.datamodule import RatingDataModule
 from upo.errors import InputError
-from upo.evaluation.constant import compare, constant_columns
-from upo.evaluation.diagnostics import Diagnosis, Diagnostics, parse_definitions
+from upo.evaluation.diagnostics import Diagnosis, Diagnostics
+from upo.evaluation.groups import Group
 from upo.evaluation.mar import MarSet
-from upo.evaluation.overlap import weight_columns
 from upo.evaluation.protocols import Protocol
 from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
@@ -30,6 +29,7 @@ from upo.runs.assembly import build_estimator, build_stage, part_of
 from upo.runs.config import check, scheduled
 from upo.runs.crossfit import calibrate, check_schedule
 from upo.runs.fitting import StageFitting, StageResult
+from upo.runs.measured import Measured, measured
 from upo.training.debiasing import DebiasingModule
 from upo.training.plan import LAST
 from upo.training.settings import time_limit, trial_steps
@@ -44,6 +44,10 @@ class RunResult:
     Attributes:
         estimator: Trained networks, each replica at its selected epoch; failed ones are left out.
         metrics: Name -> ``[R]`` float64, NaN where a replica failed.
+        beside: Columns that stand behind the others; the same shape.
+        users: Test users ``[U]`` and what each of them adds to the test metrics, ``[4, r, U]`` of
+            the r replicas that did not fail; None without a test set.
+        groups: Test metrics of users and items by activity, of the same replicas.
         diagnosis: What was found over D; None without a propensity.
         stages: In the order in which they ran.
         seeds: One for each replica, failed ones included.
@@ -57,6 +61,14 @@ class RunResult:
     seeds: list[int]
     seconds: float
     failures: dict[int, str]
+    beside: dict[str, Tensor] = field(default_factory=dict)
+    users: tuple[Tensor, Tensor] | None = None
+    groups: list[Group] = field(default_factory=list)
+
+    @property
+    def healthy(self) -> list[int]:
+        """Seeds of the replicas that did not fail."""
+        return [seed for r, seed in enumerate(self.seeds) if r not in self.failures]
 
 
 class Experiment:
@@ -160,7 +172,7 @@ class Experiment:
             measure: Read the test set and the diagnostics at the end.
         """
         mar, estimator, first, then = self._prepared(self.protocol.holdout)
-        data, space = self.datamodule.data, estimator.space
+        data = self.datamodule.data
         fitting = self._fitting()
         if "calibration" in estimator.networks:
             check_schedule(estimator, then, self.config.propensity.folds)
@@ -173,38 +185,29 @@ class Experiment:
         if failures:
             healthy = [r for r in range(len(self.seeds)) if r not in failures]
             estimator = part_of(estimator, self.config.estimator, healthy)
-            space = estimator.space
-        diagnosis = None
-        with torch.no_grad():
-            values = {}
-            if measure and len(mar):
-                tested = self.protocol.tested(estimator)
-                values = mar.measure(estimator, tested) | constant_columns(mar, space, tested)
-            if measure:
-                validation = compare(lambda: self.protocol.validation_rows(estimator), space)
-                values |= validation.columns
-            if measure and estimator.has_propensity:
-                values |= weight_columns(estimator)
-                found = [
-                    Diagnostics(data, mar, definition=definition).measure(estimator)
-                    for definition in parse_definitions(self.config.diagnostics)
-                ]
-                diagnosis = found[0]
-                for each in found:
-                    values |= each.columns
+        found = Measured()
+        if measure:
+            modules = [*first, *then]
+            found = measured(estimator, self.config, data, mar, self.protocol, modules)
         host = torch.device("cpu")
+        found = move_data_to_device(found, host)
         return RunResult(
             estimator=estimator.to(host),
-            metrics={
-                name: self._of_all(value, failures)
-                for name, value in move_data_to_device(values, host).items()
-            },
-            diagnosis=move_data_to_device(diagnosis, host),
+            metrics=self._columns(found.values, failures),
+            beside=self._columns(found.beside, failures),
+            users=found.users,
+            groups=found.groups,
+            diagnosis=found.diagnosis,
             stages=stages,
             seeds=self.seeds,
             seconds=seconds + sum(stage.seconds for stage in stages),
             failures=failures,
         )
+
+    def _columns(
+        self, values: Mapping[str, Tensor], failures: Mapping[int, str]
+    ) -> dict[str, Tensor]:
+        return {name: self._of_all(value, failures) for name, value in values.items()}
 
     def _of_all(self, value: Tensor, failures: Mapping[int, str]) -> Tensor:
         """``[R]`` values of which there are those of the replicas that did not fail."""

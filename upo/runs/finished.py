@@ -6,11 +6,12 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from upo.core.files import write_atomically
+from upo.runs.by_user import GROUPS, USERS
 from upo.runs.results import Row
 from upo.training.settings import trial_steps
 
 NAME = "config.yaml"  # the resolved configuration, written after everything else
-WRITTEN = (NAME, "results.csv", "summary.json")
+WRITTEN = (NAME, "results.csv", "summary.json", USERS, GROUPS)
 
 
 def finished(folder: Path, config: DictConfig) -> list[Row] | None:

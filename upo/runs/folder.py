@@ -9,9 +9,10 @@ from upo.core.console import first_process, say
 from upo.core.files import remove_unfinished
 from upo.data.rating_data import report
 from upo.data.table import write_id_maps
-from upo.metrics.names import DIAGNOSED, WORTH
+from upo.metrics.names import DIAGNOSED, HELD, WORTH
 from upo.runs import figures as run_figures
 from upo.runs.auto import Choice, preferred
+from upo.runs.by_user import summaries, write_groups, write_users
 from upo.runs.experiment import Experiment, RunResult
 from upo.runs.finished import begin
 from upo.runs.loggers import log_final, make_loggers
@@ -74,8 +75,25 @@ def result_rows(result: RunResult, experiment: Experiment) -> list[Row]:
         row["best_epoch"] = -1 if best is None or r in result.failures else int(best[r])
         row["parameters"] = result.estimator.parameters_per_replica
         row["train_seconds"] = round(result.seconds, 3)
+        row |= dict.fromkeys(HELD, float("nan"))  # unless measured
+        row |= {name: float(values[r]) for name, values in result.beside.items()}
+        row |= _budget(result, experiment.config)
         rows.append(row)
     return rows
+
+
+def _budget(result: RunResult, config: DictConfig) -> Row:
+    """The clip in use, what the search of its values cost, and the epochs of all stages."""
+    estimator, searched = result.estimator, config.get("budget") or {}
+    clip = float("nan")
+    if estimator.has_propensity:
+        clip = estimator.weighting.floor(estimator)
+    return {
+        "clip": clip,
+        "trials": searched.get("trials", 0),
+        "trial_seeds": searched.get("seeds", 0),
+        "epochs": sum(len(stage.history.epochs) for stage in result.stages),
+    }
 
 
 def _write(
@@ -87,6 +105,9 @@ def _write(
     choice: Choice | None,
 ) -> None:
     write_rows(folder / "results.csv", rows)
+    if result.users is not None:
+        write_users(folder, result.users, result.healthy, experiment.datamodule.k)
+        write_groups(folder, result.groups, result.healthy)
     write_summary(
         folder / "summary.json",
         rows,
@@ -96,6 +117,7 @@ def _write(
             "failed_seeds": [result.seeds[replica] for replica in sorted(result.failures)],
             "warnings": remarks(rows, result.failures),
             "folder": folder.name,
+            **summaries(result),
             **({} if choice is None else {"auto": {**choice.kept, "seconds": choice.seconds}}),
             **({"fast_dev_run": experiment.trial_steps} if experiment.trial_steps else {}),
         },

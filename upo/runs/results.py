@@ -18,6 +18,8 @@ Row = dict[str, Any]
 
 FIXED = ("dataset", "estimator", "protocol", "seed")
 LAST = ("best_epoch", "parameters", "train_seconds")
+# its clip, the search that its values come from, the epochs of all stages
+BUDGET = ("clip", "trials", "trial_seeds", "epochs")
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
@@ -31,7 +33,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 def metric_names(row: Row) -> list[str]:
     """Columns of a row that are measured values."""
-    return [name for name in row if name not in (*FIXED, *LAST)]
+    return [name for name in row if name not in (*FIXED, *LAST, *BUDGET)]
 
 
 def seed_failed(row: Row) -> bool:

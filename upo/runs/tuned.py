@@ -17,6 +17,7 @@ from upo.data.rating_data import RatingData
 from upo.runs.compose import conf_dir, user_dir
 
 GROUP = "tuned@_global_"
+BUDGET = "budget"  # key of what the search cost
 NOT_TUNED = f"~{GROUP}"  # the word that leaves tuned values out
 
 
@@ -43,7 +44,13 @@ def place(config: DictConfig, log: str) -> Path:
     return Path(*parts, f"{config.estimator.name}.yaml")
 
 
-def write(path: Path, values: Mapping[str, Any], notes: Sequence[str], data: RatingData) -> None:
+def write(
+    path: Path,
+    values: Mapping[str, Any],
+    notes: Sequence[str],
+    data: RatingData,
+    budget: Mapping[str, int],
+) -> None:
     """Write values as a configuration, with what they rest on above it.
 
     Args:
@@ -51,8 +58,9 @@ def write(path: Path, values: Mapping[str, Any], notes: Sequence[str], data: Rat
         values: By dotted key.
         notes: Sentences.
         data: The log that they were found on.
+        budget: Trials of the search, and seeds of each.
     """
-    tree: Any = OmegaConf.create({})
+    tree: Any = OmegaConf.create({BUDGET: dict(budget)})
     for key, value in values.items():
         OmegaConf.update(tree, key, value)
     train = data.train
@@ -99,5 +107,6 @@ def values_of(words: Sequence[str]) -> dict[str, Any]:
             path = root / "tuned" / f"{name}.yaml"
             if path.is_file():
                 tree: Any = OmegaConf.to_container(OmegaConf.load(path))
-                return dict(dotted(tree))
+                tree.pop(BUDGET, None)
+            return dict(dotted(tree))
     return {}

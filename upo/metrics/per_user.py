@@ -1,0 +1,48 @@
+"""Pseudo values of the test metrics, user by user; their mean over users is the metric."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from upo.functional.per_user import auc_values, f1_values, ndcg_values, row_mean_values
+from upo.functional.pointwise import cross_entropy
+from upo.functional.ranking import user_rankings
+from upo.metrics.ranking import PerUserMetric
+
+_EPS = torch.finfo(torch.float64).eps  # as in LogLoss
+KEPT = ("auc", "ndcg", "f1", "log_loss")
+
+
+class UserValues(PerUserMetric):
+    """AUC, NDCG@K, F1@K and log-loss as ``[4, R, U]``, of all users seen, in the order of ids.
+
+    NaN where a replica reads no row of a user. Definitions: :mod:`upo.functional.per_user`. Scores
+    are probabilities.
+
+    Args:
+        k: Cutoff K.
+        **kwargs: ``replicas`` and the arguments of ``torchmetrics.Metric``.
+    """
+
+    def compute(self) -> Tensor:
+        """The pseudo values."""
+        f, labels, include = (self.rows(name) for name in ("scores", "labels", "include"))
+        used, ids = include.bool(), self.rows("users")
+        users, index = torch.unique(ids, return_inverse=True)
+        each = user_rankings(f, labels, ids, self.k, used)
+        losses = cross_entropy(torch.logit(f.clamp(_EPS, 1 - _EPS)), labels.double())
+        values = torch.stack(
+            [
+                auc_values(f, labels, index, len(users), used),
+                ndcg_values(each),
+                f1_values(each, self.k),
+                row_mean_values(losses, index, len(users), used),
+            ]
+        )
+        self._result_shape = tuple(values.shape)
+        return values
+
+    def of(self, sums: Any) -> Tensor:
+        """Not a function of sums over users."""
+        raise NotImplementedError
