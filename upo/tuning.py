@@ -102,7 +102,7 @@ def tune(arguments: Sequence[str]) -> Path:
             f"Written by upo tune: best of {budget}, protocol={base.protocol.name}, "
             f"selection value {found.value:.5f}."
         )
-        cost = {"trials": len(found.trials), "seeds": budget.seeds}
+        cost = {"trials": len(found.trials), "seeds": budget.seeds, "notes": found.remarks}
         write(path, found.overrides, [head, *found.remarks], data, cost)
         found.trials.to_csv(kept.with_suffix(".csv"), index=False)
         _report(found, budget, path)

@@ -1,6 +1,7 @@
 """What a run keeps of its test users and groups: ``test_users.npz`` and ``test_groups.csv``."""
 
 import io
+import json
 import math
 import zipfile
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from upo.runs.experiment import RunResult
 from upo.runs.results import spread, write_rows
 
 USERS, GROUPS = "test_users.npz", "test_groups.csv"
+NOTES = "search_notes"  # in summary.json
 BYTES = 2**28  # of a file of users; ten seeds of a hundred thousand users have 2^24
 Floats = NDArray[np.float64]
 
@@ -36,6 +38,16 @@ class UserFigures(NamedTuple):
     users: NDArray[np.int64]
     seeds: NDArray[np.int64]
     values: dict[str, Floats]
+
+
+def read_notes(folder: Path) -> list[str]:
+    """What the search said of the values that a run was made with; nothing of runs of before."""
+    try:
+        with (folder / "summary.json").open(encoding="utf-8") as file:
+            found = json.loads(file.read(BYTES)).get(NOTES, [])
+    except (OSError, ValueError, AttributeError):
+        return []  # of a CSV file of results alone
+    return [str(each) for each in found] if isinstance(found, list) else []
 
 
 def names_at(k: int) -> list[str]:

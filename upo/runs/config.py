@@ -27,10 +27,11 @@ class Propensity:
 
 @dataclass
 class SearchBudget:
-    """What the search cost that the values in use come from; stands in results."""
+    """What the search cost that the values in use come from, and what it said of them."""
 
     trials: int = 0
     seeds: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from upo.data.table import write_id_maps
 from upo.metrics.names import DIAGNOSED, HELD, WORTH
 from upo.runs import figures as run_figures
 from upo.runs.auto import Choice, preferred
-from upo.runs.by_user import summaries, write_groups, write_users
+from upo.runs.by_user import NOTES, summaries, write_groups, write_users
 from upo.runs.experiment import Experiment, RunResult
 from upo.runs.finished import begin
 from upo.runs.loggers import log_final, make_loggers
@@ -117,6 +117,7 @@ def _write(
             "failed_seeds": [result.seeds[replica] for replica in sorted(result.failures)],
             "warnings": remarks(rows, result.failures),
             "folder": folder.name,
+            NOTES: list((experiment.config.get("budget") or {}).get("notes", [])),
             **summaries(result),
             **({} if choice is None else {"auto": {**choice.kept, "seconds": choice.seconds}}),
             **({"fast_dev_run": experiment.trial_steps} if experiment.trial_steps else {}),

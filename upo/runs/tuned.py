@@ -49,7 +49,7 @@ def write(
     values: Mapping[str, Any],
     notes: Sequence[str],
     data: RatingData,
-    budget: Mapping[str, int],
+    budget: Mapping[str, Any],
 ) -> None:
     """Write values as a configuration, with what they rest on above it.
 
@@ -58,7 +58,7 @@ def write(
         values: By dotted key.
         notes: Sentences.
         data: The log that they were found on.
-        budget: Trials of the search, and seeds of each.
+        budget: Trials of the search, seeds of each, and its notes.
     """
     tree: Any = OmegaConf.create({BUDGET: dict(budget)})
     for key, value in values.items():

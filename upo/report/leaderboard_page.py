@@ -1,0 +1,156 @@
+"""Leaderboards as a page, a CSV file and figures."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from upo import figures
+from upo.core.files import write_atomically
+from upo.core.text import guarded, markdown
+from upo.metrics.names import CATALOGUE
+from upo.report.leaderboard import BASE, Board
+from upo.report.ranks import cliques
+
+HEAD = """# Leaderboard
+
+`{command}`
+
+Best of each column in bold; `=` is within one standard error of the best. *to naive*: mean paired
+difference with its 95 % interval (test users and seeds drawn, crossed), `*` where it differs from 0
+at 5 % after Holm's correction over the rows. ECE and BMSE on cells that the propensity was not
+fitted to, in brackets the floor that correct propensities would have; blank where there are none.
+Budget: trials x seeds of each, epochs. How to read all this: docs/leaderboard.md.
+"""
+PAIRED = ("auc", "ndcg@")  # whose differences are shown; the others are in the CSV
+SHORT = {"auc": "AUC", "log_loss": "log-loss", "val_log_loss": "held-out log-loss"}
+
+
+def write(boards: Sequence[Board], path: Path, command: str) -> list[Path]:
+    """Write the page at ``path``, all numbers as CSV beside it, and a figure of each board.
+
+    Args:
+        boards: From `upo.report.leaderboard.boards`.
+        path: Ends in ``.md``.
+        command: Printed on top.
+    """
+    written = [path]
+    parts = [HEAD.format(command=command)]
+    for board in boards:
+        drawn = _figure(board, path)
+        written += [] if drawn is None else [drawn]
+        parts.append(text(board, drawn))
+    write_atomically(path, "\n".join(parts))
+    frame = pd.concat([board.frame.assign(board=board.title) for board in boards])
+    first = ["board", *(name for name in frame.columns if name != "board")]
+    numbers: str = guarded(frame[first]).to_csv(index=False, lineterminator="\n")
+    write_atomically(path.with_suffix(".csv"), numbers)
+    return [*written, path.with_suffix(".csv")]
+
+
+def text(board: Board, drawn: Path | None = None) -> str:
+    """One board in Markdown."""
+    rows = board.frame.to_dict("records")
+    seeds = sorted({int(row["seeds"]) for row in rows})
+    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    paired = [m for m in board.metrics if m.startswith(PAIRED) and f"{m}_naive" in board.frame]
+    head = ["row"]
+    for metric in board.metrics:
+        head += [SHORT.get(metric, metric), *(["to naive"] if metric in paired else [])]
+    recall = next((c for c in board.frame if str(c).startswith(CATALOGUE)), None)
+    head += ["ECE (floor), 1e-3", "BMSE (floor), 1e-3", "catalogue recall"]
+    head += ["clip", "at clip", "ESS", "budget", "s / seed"]
+    lines = [f"## {markdown(board.title)}", "", *_verdict(board), ""]
+    lines += ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    for row in rows:
+        cells = [markdown(row["row"])]
+        for metric in board.metrics:
+            cells.append(_marked(row, metric, "{:.4f}"))
+            cells += [_paired(row, metric)] if metric in paired else []
+        cells += [_floored(row, "held_ece"), _floored(row, "held_bmse")]
+        cells.append("" if recall is None else _number(row.get(recall), "{:.4f}"))
+        for name, form in (("clip", "{:.3g}"), ("clip_share", "{:.0%}")):
+            cells.append(_number(row.get(name), form))
+        cells.append(_number(row.get("effective_sample_size"), "{:.2f}"))
+        cells += [_budget(row), _number(row.get("seconds_per_seed"), "{:.3g}")]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", f"{count} seeds.", *(f"- {markdown_sentence(note)}" for note in board.notes)]
+    if drawn is not None:
+        lines += ["", f"![Mean ranks over blocks of test users]({drawn.name})"]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_sentence(note: str) -> str:
+    """A sentence of a file as it is, in one line of any length."""
+    return " ".join(markdown(word) for word in note.split())
+
+
+def _verdict(board: Board) -> list[str]:
+    """In words: who is best, where naive stands, who differs from it."""
+    frame, metric = board.frame, board.metrics[0]
+    names = list(frame["row"])
+    said = [f"Best {SHORT.get(metric, metric)}: {markdown(names[0])}."]
+    if BASE in names and names[0] != BASE:
+        said.append(f"`naive` is number {names.index(BASE) + 1} of {len(names)}.")
+    for each in board.metrics:
+        column = f"{each}_naive"
+        if not each.startswith(PAIRED) or column not in frame:
+            continue
+        sure = frame[frame[f"{column}_p"] < 0.05]
+        for word, part in (("above", sure[sure[column] > 0]), ("below", sure[sure[column] < 0])):
+            rows = ", ".join(map(markdown, part["row"])) or "no row"
+            said.append(f"{SHORT.get(each, each)} {word} that of naive after Holm: {rows}.")
+    return [" ".join(said)]
+
+
+def _figure(board: Board, path: Path) -> Path | None:
+    if board.ranks is None:
+        return None
+    names = list(board.frame["row"])
+    ranks = board.ranks
+    drawn = figures.critical_difference(
+        names,
+        ranks.mean,
+        cliques(sorted(ranks.mean), ranks.critical),
+        ranks.critical,
+        title=f"{board.metrics[0]} over {ranks.blocks} blocks of test users\n{board.title}",
+        highlight=BASE,
+    )
+    return figures.save(drawn, path.with_name(f"{path.stem}-{board.name}-ranks.png"))
+
+
+def _number(value: Any, form: str) -> str:
+    return "" if value is None or math.isnan(value) else form.format(value)
+
+
+def _marked(row: dict[Any, Any], name: str, form: str) -> str:
+    shown = _number(row.get(name), form)
+    if not shown:
+        return ""
+    return f"**{shown}**" if row[f"{name}_best"] else f"{shown} =" if row[f"{name}_tied"] else shown
+
+
+def _paired(row: dict[Any, Any], metric: str) -> str:
+    ends = ("", "_low", "_high", "_p")
+    mean, low, high, p = (float(row.get(f"{metric}_naive{end}", math.nan)) for end in ends)
+    if math.isnan(mean):
+        return ""
+    return f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]" + (" *" if p < 0.05 else "")
+
+
+def _floored(row: dict[Any, Any], name: str) -> str:
+    value, floor = row.get(name), row.get(f"{name}_floor")
+    if value is None or floor is None or math.isnan(value):
+        return ""
+    scaled = {name: 1e3 * value, f"{name}_best": row[f"{name}_best"]}
+    scaled[f"{name}_tied"] = row[f"{name}_tied"]
+    return f"{_marked(scaled, name, '{:.3g}')} ({1e3 * floor:.3g})"
+
+
+def _budget(row: dict[Any, Any]) -> str:
+    if row.get("trials") is None or row["trials"] < 0:
+        return ""
+    search = f"{row['trials']:.0f} x {row['trial_seeds']:.0f}" if row["trials"] else "defaults"
+    return f"{search}, {row['epochs']:.0f}"
