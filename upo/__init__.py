@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from upo.api import fit, tune
     from upo.audit import audit  # type: ignore[no-redef, unused-ignore]  # also a module
     from upo.audit.repair import repair
-    from upo.counterfactual import evaluate
+    from upo.counterfactual import HeldOut, evaluate, held_out
     from upo.errors import (
         FailedSeedsWarning,
         InputError,
@@ -26,6 +26,7 @@ __version__ = "0.1.0"  # the package's, too: pyproject.toml reads it here
 __all__ = [
     "FailedSeedsWarning",
     "Fitted",
+    "HeldOut",
     "InputError",
     "NotFittedError",
     "Propensity",
@@ -35,6 +36,7 @@ __all__ = [
     "audit",  # a package that can be called
     "evaluate",
     "fit",
+    "held_out",
     "load",
     "losses",
     "metrics",
@@ -44,6 +46,7 @@ __all__ = [
 _HOMES = {
     "FailedSeedsWarning": "upo.errors",
     "Fitted": "upo.fitted",
+    "HeldOut": "upo.counterfactual",
     "InputError": "upo.errors",
     "NotFittedError": "upo.fitted",
     "Propensity": "upo.propensity",
@@ -52,6 +55,7 @@ _HOMES = {
     "UselessWeightsWarning": "upo.errors",
     "evaluate": "upo.counterfactual",
     "fit": "upo.api",
+    "held_out": "upo.counterfactual",
     "load": "upo.fitted",
     "repair": "upo.audit.repair",
     "tune": "upo.api",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 
 from upo.audit import Audit, audit
 from upo.core.seeds import parse_seeds
@@ -20,7 +21,8 @@ from upo.fitted.model import OBSERVED
 from upo.fitted.settings import as_library, composed_run, flat, plain, resolved
 from upo.runs.experiment import Experiment
 from upo.runs.remarks import useless_weights
-from upo.tables.ids import check_columns
+from upo.tables.frames import to_arrow
+from upo.tables.ids import Places, check_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +38,7 @@ class Propensity:
             ``additive``, ``fm`` (reads features, and answers for new ids by them), ...
         calibrate: Correction on cells that copies did not see: ``none``, ``isotonic``,
             ``histogram`` or ``gbdt``.
-        folds: Parts of D for that.
+        folds: Parts of D for that, and for ``cross_fit``.
         seeds: A count, or a list of seeds; the mean of all answers.
         user: Name of the user column.
         item: Name of the item column.
@@ -84,6 +86,59 @@ class Propensity:
         Warns:
             UselessWeightsWarning: If all propensities of the log are alike.
         """
+        data, settings = self._asked(log, user_features, item_features)
+        params = {"kind": self.kind, "calibrate": self.calibrate, "folds": self.folds}
+        self._model = learned(
+            data,
+            settings,
+            columns=(self.user, self.item),
+            seeds=parse_seeds(self.seeds),
+            progress=self.progress,
+            params={"propensity": {**params, "observed": self.observed}},
+        )
+        return self
+
+    def cross_fit(
+        self, log: Any, *, user_features: Any = None, item_features: Any = None
+    ) -> pd.Series[float]:
+        """P(observed) of each row of a log, by copies that did not see the row's part of D.
+
+        D is cut into ``folds`` parts, by each seed's own order of the pairs; for each part a copy
+        is trained on the others. The propensity itself stays as it is, fitted or not.
+
+        Args:
+            log: As in ``fit``, each pair once.
+            user_features: As in ``fit``.
+            item_features: As in ``fit``.
+
+        Returns:
+            The mean over the seeds, in the order of the rows, with their index.
+
+        Raises:
+            InputError: If the table or a setting is wrong, or lists the pairs of D.
+        """
+        if self.observed is not None:
+            raise InputError(
+                "cross_fit takes a log of observed pairs, and observed= names a column of pairs of "
+                "both kinds; leave it out, or fit on the table and ask the fitted propensity."
+            )
+        data, settings = self._asked(log, user_features, item_features)
+        numbers = parse_seeds(self.seeds)
+        with as_library():
+            found = _experiment(data, settings, None, numbers, self.progress).cross_fitted()
+        table = to_arrow(log, [self.user, self.item], "the log")
+        assert data.known_user_ids is not None  # frames always come with ids
+        assert data.known_item_ids is not None
+        users = Places(data.known_user_ids).find(table[self.user])
+        items = Places(data.known_item_ids).find(table[self.item])
+        row = torch.searchsorted(data.train.keys, users * data.train.n_items + items)
+        index = log.index if isinstance(log, pd.DataFrame) else None
+        return pd.Series(found.double().mean(0)[row].numpy(), index=index, name="propensity")
+
+    def _asked(
+        self, log: Any, user_features: Any, item_features: Any
+    ) -> tuple[RatingData, dict[str, Any]]:
+        """What a table says was observed, and the settings by dotted key."""
         names = [self.user, self.item, *([] if self.observed is None else [self.observed])]
         check_columns(log, names, "the log")
         data = observations_from_frame(
@@ -102,16 +157,17 @@ class Propensity:
         }
         if data.cells is not None:  # margins are those of users x items
             settings.setdefault("estimator.fit.start", "density")
-        params = {"kind": self.kind, "calibrate": self.calibrate, "folds": self.folds}
-        self._model = learned(
-            data,
-            {key: plain(value) for key, value in settings.items()},
-            columns=(self.user, self.item),
-            seeds=parse_seeds(self.seeds),
-            progress=self.progress,
-            params={"propensity": {**params, "observed": self.observed}},
-        )
-        return self
+        return data, {key: plain(value) for key, value in settings.items()}
+
+    @property
+    def fitted(self) -> bool:
+        """Whether ``fit`` was called."""
+        return self._model is not None
+
+    @property
+    def n_observed(self) -> int:
+        """Pairs that the fitted model takes for observed."""
+        return self.model.n_observed
 
     @property
     def model(self) -> Fitted:
@@ -132,6 +188,8 @@ class Propensity:
     def predict(self, pairs: Any, *, average: bool = True) -> pd.Series[float] | pd.DataFrame:
         """P(observed) of each pair of a table with the user and the item column."""
         return self.model.propensity(pairs, average=average)
+
+    propensity = predict  # as of any fitted model
 
     def pairs(self, unobserved: int = 100_000, *, seed: int = 0) -> pd.DataFrame:
         """The observed pairs and a sample of the others: what ``upo.audit`` takes."""
@@ -182,17 +240,9 @@ def learned(
     Raises:
         InputError: If a setting is wrong.
     """
-    dim = next(iter(SMALL))
-    config = composed_run(estimator, {**settings, "seeds": seeds, dim: SMALL[dim]})
-    if config.estimator.get("weighting") is None:
-        raise InputError(
-            f"propensity={settings.get('propensity', 'none')} learns nothing; choose upo, additive "
-            "or fm."
-        )
     with as_library():
-        experiment = Experiment(
-            config, datamodule=InMemoryDataModule(data, False, config.dataset.k), progress=progress
-        )
+        experiment = _experiment(data, settings, estimator, seeds, progress)
+        config = experiment.config
         result = experiment.run_propensity()
     rows = [
         {"seed": seed, **{name: float(x[r]) for name, x in result.metrics.items()}}
@@ -216,3 +266,22 @@ def learned(
         params=params,
         target=OBSERVED,
     )
+
+
+def _experiment(
+    data: RatingData,
+    settings: Mapping[str, Any],
+    estimator: str | None,
+    seeds: list[int],
+    progress: bool,
+) -> Experiment:
+    """A run whose prediction is small, as it is not trained."""
+    dim = next(iter(SMALL))
+    config = composed_run(estimator, {**settings, "seeds": seeds, dim: SMALL[dim]})
+    if config.estimator.get("weighting") is None:
+        raise InputError(
+            f"propensity={settings.get('propensity', 'none')} learns nothing; choose upo, additive "
+            "or fm."
+        )
+    module = InMemoryDataModule(data, False, config.dataset.k)
+    return Experiment(config, datamodule=module, progress=progress)

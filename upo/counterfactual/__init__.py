@@ -4,5 +4,7 @@
 """
 
 from upo.counterfactual.evaluate import evaluate
+from upo.counterfactual.open_bandit import OpenBandit, read_open_bandit
+from upo.counterfactual.split import HeldOut, held_out
 
-__all__ = ["evaluate"]
+__all__ = ["HeldOut", "OpenBandit", "evaluate", "held_out", "read_open_bandit"]

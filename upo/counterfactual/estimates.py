@@ -16,6 +16,8 @@ estimated; the interval holds every :math:`\theta` that is within z standard dev
 own variance. With constant propensities p and SNIPS this is Wilson's interval with the correction
 of a finite population, 1 - p.
 
+Learned propensities multiply the standard error by what ``upo.counterfactual.learned`` finds.
+
 Sources: Horvitz, Thompson, JASA 1952 (IPS and its variance); Schnabel et al., "Recommendations as
 Treatments", ICML 2016 (IPS and SNIPS of recommenders); Wang et al., "Doubly robust joint learning",
 ICML 2019 (DR); Wilson, JASA 1927 (score intervals). The half pseudo-observation is our own.
@@ -53,6 +55,8 @@ class Observed:
         total: V, the sum of v over D; None if D is not known.
         imputed: ``[n]`` imputed values, for DR.
         imputed_mean: Their weighted mean over D, for DR.
+        learned: Variance of the sum of ``w * deviation`` with learned propensities over that with
+            known ones, of ``[n]`` deviations; None where they are known.
     """
 
     weight: Values
@@ -62,6 +66,11 @@ class Observed:
     total: float | None = None
     imputed: Values | None = None
     imputed_mean: float = math.nan
+    learned: Callable[[Values], float] | None = None
+
+    def widened(self, z: float, deviation: Values) -> float:
+        """The quantile, times what learning the propensities does to a standard error."""
+        return z if self.learned is None else z * math.sqrt(self.learned(deviation))
 
     @property
     def inverse(self) -> Values:
@@ -98,6 +107,7 @@ def ips(seen: Observed, z: float) -> Interval:
     total = _known_total(seen)
     if seen.share and not len(seen.weight):
         return Interval(math.nan, 0.0, 1.0)
+    z = seen.widened(z, seen.value)
     sum_ = float((seen.inverse * seen.value).sum())
     if seen.share:
         unit = seen.class_variance(1, np.ones_like(seen.value))
@@ -115,6 +125,7 @@ def snips(seen: Observed, z: float) -> Interval:
     w = seen.inverse
     mass, sum_ = float(w.sum()), float((w * seen.value).sum())
     estimate = sum_ / mass
+    z = seen.widened(z, seen.value - estimate)
     if not seen.share:
         spread = z * math.sqrt(seen.variance(seen.value - estimate)) / mass
         return Interval(estimate, max(estimate - spread, 0.0), estimate + spread)
@@ -135,6 +146,7 @@ def dr(seen: Observed, z: float) -> Interval:
         raise ValueError("The doubly robust estimate needs imputed values.")
     residual = seen.value - seen.imputed
     estimate = seen.imputed_mean + float((seen.inverse * residual).sum()) / total
+    z = seen.widened(z, residual)
     if not seen.share:
         spread = z * math.sqrt(seen.variance(residual)) / total
         return _inside(seen, estimate, max(estimate - spread, 0.0), estimate + spread)

@@ -1,6 +1,7 @@
 """Metrics of any model's scores over all pairs, from a biased log and its propensities."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from upo.counterfactual.estimates import (
     Values,
     snips,
 )
+from upo.counterfactual.learned import LearnedError
 from upo.counterfactual.metrics import METRICS, Metric, imputed_loss, top_k_weights
 from upo.counterfactual.tables import Candidates, Log, read_tables
 from upo.errors import InputError
@@ -42,16 +44,23 @@ def evaluate(
     """Estimate metrics over all pairs from those that were observed.
 
     The pairs D that a metric averages over are the rows of ``scores``: all users x items, or the
-    candidates of each user. Log rows outside D are not used. Intervals hold the propensities for
-    known: the error of learned ones is not in them. Scores must not have been fitted to the rows of
-    ``log``: hold some out (``docs/counterfactual.md`` says with what propensities).
+    candidates of each user. Log rows outside D are not used. Scores must not have been fitted to
+    the rows of ``log``: hold some out with ``upo.held_out``. Propensities of a model are learned
+    ones: intervals then have their error to the first order (``upo.counterfactual.learned``), and
+    are right where the model of the propensities is; those of a column or an array are taken for
+    known.
 
     Args:
-        log: Observed pairs: a frame with a user, an item and a rating in each row.
+        log: Observed pairs: a frame with a user, an item and a rating in each row. Or what
+            ``upo.held_out`` gives: its held-out rows are evaluated, D is what remains of ``scores``
+            without the training rows, propensities are converted, and its names of the user and the
+            item hold.
         scores: D: a frame with a user, an item and a score in each row. Or the name of a column of
             ``log``, where only those pairs were scored: then losses by SNIPS are all there is.
-        propensity: P(observed) of each row of the log, in (0, 1]: the name of a column, an array in
-            the order of the rows, or a fitted model, which is asked for it.
+        propensity: P(observed) of each row of the log, in (0, 1], in the whole log where it was
+            split: the name of a column, or an array in the order of the rows. Or what learns it: an
+            unfitted ``upo.Propensity``, which is cross-fitted to the log (the whole one), or a
+            fitted model or ``upo.Propensity``, of the log, or of the train part where it was split.
         metrics: Some of ``log_loss``, ``mse``, ``precision`` and ``ndcg_full`` (see
             ``upo.counterfactual.metrics``).
         k: Cutoff of the ranking metrics, at least 1.
@@ -129,6 +138,9 @@ def _observed(
             expected = imputed_loss(metric.loss, scores, imputed, labels=labelled)
     mass = float(weights.sum())
     used = weights[place] > 0
+    learned = None
+    if rows.error is not None:
+        learned = partial(_ratio, rows.error, used, weights[place][used])
     return Observed(
         weight=weights[place][used],
         value=values[used],
@@ -137,7 +149,15 @@ def _observed(
         total=mass if candidates.complete else None,
         imputed=None if expected is None else expected[place][used],
         imputed_mean=np.nan if expected is None else float((weights * expected).sum()) / mass,
+        learned=learned,
     ), mass / total
+
+
+def _ratio(error: LearnedError, used: Any, weight: Values, deviation: Values) -> float:
+    """What the error of the propensities does, by the deviations of the rows that count."""
+    whole = np.zeros(len(used))
+    whole[used] = weight * deviation
+    return error.ratio(whole)
 
 
 def _check_names(argument: str, given: list[str], known: list[str]) -> None:

@@ -76,6 +76,11 @@ class Fitted:
         return [int(seed) for seed in self.estimator.space.seeds]
 
     @property
+    def n_observed(self) -> int:
+        """Different pairs of the log that it was fitted to."""
+        return self.estimator.space.n_observed
+
+    @property
     def has_propensity(self) -> bool:
         """Whether the estimator learned a propensity."""
         return self.estimator.has_propensity

@@ -110,10 +110,14 @@ class Calibration(Derived):
     def forward(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         """Logits ``[R, B]``; the propensity is frozen where a map is fitted."""
         z = estimator.logit(self.sources[0], pairs)
-        frozen = z.detach()
+        mapped = self.corrected(z.detach(), pairs.users, pairs.items)
+        return torch.where(self.fitted, torch.logit(mapped), z)
+
+    def corrected(self, z: Tensor, users: Tensor, items: Tensor) -> Tensor:
+        """What the map makes of logits, once it is fitted; all ``[R, B]``."""
         if self.kind == "gbdt":
-            frozen = frozen + self._trees(self._columns(frozen, pairs.users, pairs.items))
-        return torch.where(self.fitted, torch.logit(self._map(frozen)), z)
+            z = z + self._trees(self._columns(z, users, items))
+        return self._map(z)
 
     def _map(self, z: Tensor) -> Tensor:  # [R, B] -> [R, B]
         place = torch.searchsorted(self.places, z.contiguous()).clamp(max=POINTS - 1)

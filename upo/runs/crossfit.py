@@ -1,8 +1,9 @@
-"""Calibrating a learned propensity on cells of D that its copies did not see.
+"""What copies of a learned propensity say of cells of D that they did not see.
 
 D is cut into folds by each replica's order of its cells, which is arithmetic: nothing is listed. A
 copy of the propensity is trained for each fold on the other cells, as the propensity itself was on
-all, and says the logits of its fold. The map from these logits to o corrects the propensity's own.
+all, and says the logits of its fold. They are the cross-fitted propensities, or the map from them
+to o calibrates the propensity's own.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +24,13 @@ LEAST = 2**20  # cells drawn at least, where D has as many
 
 Train = Callable[[StageModule], object]
 Build = Callable[[PairSpace], tuple[Estimator, list[StageModule]]]
+
+
+def observed_cells(space: PairSpace) -> Cells:
+    """The rows of the log."""
+    users = torch.div(space.keys, space.n_items, rounding_mode="floor")
+    one = torch.ones_like(space.keys)
+    return Cells(users, space.keys - users * space.n_items, one.bool(), one.double())
 
 
 def sampled_cells(space: PairSpace) -> Cells:
@@ -67,13 +75,63 @@ def calibrate(estimator: Estimator, folds: int, build: Build, train: Train) -> N
     """
     network = estimator.networks["calibration"]
     assert isinstance(network, Calibration)
-    space, source = estimator.space, network.sources[0]
+    space = estimator.space
     if space.n_pairs < folds or space.n_observed in (0, space.n_pairs):
         raise InputError(
             f"propensity.calibrate needs observed and unobserved pairs in {folds} folds of D, and "
             f"D has {space.n_pairs} pairs, {space.n_observed} of them observed; set it to none."
         )
+    _calibrate(network, estimator, sampled_cells(space), folds, build, train)
+
+
+def cross_fitted(estimator: Estimator, folds: int, build: Build, train: Train) -> Tensor:
+    """Propensities of the rows of the log, each by copies that did not see its part of D.
+
+    Of a calibrated propensity they are what its map, fitted to such logits, makes of them.
+
+    Args:
+        estimator: The networks, untrained.
+        folds: Parts of D, at least 2.
+        build: As in ``calibrate``.
+        train: Trains a stage.
+
+    Returns:
+        ``[R, N]`` in [0, 1], in the order of the log's keys.
+    """
+    space = estimator.space
+    if "calibration" not in estimator.networks:
+        return torch.sigmoid(
+            _out_of_fold(estimator, "propensity", observed_cells(space), folds, build, train)[0]
+        )
+    network = estimator.networks["calibration"]
+    assert isinstance(network, Calibration)
     cells = sampled_cells(space)
+    z = _calibrate(network, estimator, cells, folds, build, train)[:, : space.n_observed]
+    users, items = (x[: space.n_observed].expand(space.replicas, -1) for x in cells[:2])
+    return network.corrected(z, users, items)
+
+
+def _calibrate(
+    network: Calibration,
+    estimator: Estimator,
+    cells: Cells,
+    folds: int,
+    build: Build,
+    train: Train,
+) -> Tensor:
+    """Fit the map of every replica; the logits ``[R, M]`` of the cells that it was fitted to."""
+    z, fold = _out_of_fold(estimator, network.sources[0], cells, folds, build, train)
+    for replica in range(estimator.space.replicas):
+        network.fit(replica, cells, z[replica], fold[replica])
+    estimator.stepped("calibration")
+    return z
+
+
+def _out_of_fold(
+    estimator: Estimator, role: str, cells: Cells, folds: int, build: Build, train: Train
+) -> tuple[Tensor, Tensor]:
+    """``[R, M]`` logits of cells by copies that did not see them, and the fold of each cell."""
+    space = estimator.space
     keys = cells.users * space.n_items + cells.items
     fold = space.fold(keys.expand(space.replicas, -1), folds)
     z = torch.empty(fold.shape, device=fold.device)
@@ -82,10 +140,8 @@ def calibrate(estimator: Estimator, folds: int, build: Build, train: Train) -> N
         for stage in stages:
             train(stage)
         copy.to(fold.device)
-        z = torch.where(fold == number, logits(copy, source, cells), z)
-    for replica in range(space.replicas):
-        network.fit(replica, cells, z[replica], fold[replica])
-    estimator.stepped("calibration")
+        z = torch.where(fold == number, logits(copy, role, cells), z)
+    return z, fold
 
 
 def check_schedule(estimator: Estimator, debiasing: Sequence[StageModule], folds: int) -> None:

@@ -27,7 +27,7 @@ from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator, build_stage, part_of
 from upo.runs.config import check, scheduled
-from upo.runs.crossfit import calibrate, check_schedule
+from upo.runs.crossfit import Build, Train, calibrate, check_schedule, cross_fitted
 from upo.runs.fitting import StageFitting, StageResult
 from upo.runs.measured import Measured, measured
 from upo.training.debiasing import DebiasingModule
@@ -250,6 +250,22 @@ class Experiment:
             failures={},
         )
 
+    @companions()
+    def cross_fitted(self) -> Tensor:
+        """``[R, N]`` propensities of the log's rows by copies that did not see their part of D.
+
+        Raises:
+            InputError: If the propensity is learned beside the prediction, or a replica diverges.
+        """
+        mar, estimator, _, then = self._prepared(0.0)
+        fitting, folds = self._fitting(), self.config.propensity.folds
+        check_schedule(estimator, then, folds)
+        with freed_memory_kept():
+            found = cross_fitted(estimator, folds, self._copies(mar), self._of_copies(fitting))
+        if fitting.failures:
+            raise InputError(next(iter(fitting.failures.values())))
+        return found.cpu()
+
     def _prepared(
         self, holdout: float
     ) -> tuple[MarSet, Estimator, list[StageModule], list[StageModule]]:
@@ -296,6 +312,13 @@ class Experiment:
             return 0.0
         if self.config.resume and any(fitting.has_begun(module) for module in then):
             return 0.0
+        start = time.perf_counter()
+        folds = self.config.propensity.folds
+        calibrate(estimator, folds, self._copies(mar), self._of_copies(fitting))
+        return time.perf_counter() - start
+
+    def _copies(self, mar: MarSet) -> Build:
+        """Builds untrained copies of the propensity, with their stages, that leave cells out."""
         config = self.config.estimator.copy()
         with open_dict(config):
             config.calibrate = "none"
@@ -305,14 +328,13 @@ class Experiment:
                     config.stages[name] = None
                 elif not plan.get("select"):
                     plan.select = LAST  # a copy leaves its fold of D out
+        return lambda space: self._built(config, space, mar)
 
-        def copy(space: PairSpace) -> tuple[Estimator, list[StageModule]]:
-            return self._built(config, space, mar)
-
-        start = time.perf_counter()
+    @staticmethod
+    def _of_copies(fitting: StageFitting) -> Train:
+        """Trains the stages of copies, which have no checkpoints."""
 
         def train(module: StageModule) -> None:
             fitting.fit(module, kept=False)
 
-        calibrate(estimator, self.config.propensity.folds, copy, train)
-        return time.perf_counter() - start
+        return train
