@@ -15,6 +15,7 @@ from upo.data.datamodule import InMemoryDataModule
 from upo.data.frames import Columns, rating_data_from_frames
 from upo.data.interactions import LabelRule
 from upo.data.observations import observations_from_frame
+from upo.data.rating_data import report
 from upo.errors import FailedSeedsWarning, InputError, UselessModelWarning, UselessWeightsWarning
 from upo.fitted import Fitted, load
 from upo.fitted.model import OBSERVED
@@ -178,6 +179,7 @@ def fit(
             "label_threshold": float(label_threshold),
             "overrides": {key: plain(value) for key, value in settings.items()},
         },
+        about={"data": report(data), "protocol": experiment.label},
     )
 
 

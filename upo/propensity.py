@@ -204,9 +204,9 @@ class Propensity:
         user, item = self.model.columns
         return audit(self.pairs(unobserved), user=user, item=item, **settings)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the model as one file; ``upo.Propensity.load`` reads it."""
-        return self.model.save(folder)
+    def save(self, folder: str | Path, *, audit: Any = None) -> Path:
+        """Write the model and its card; ``upo.Propensity.load`` reads it."""
+        return self.model.save(folder, audit=audit)
 
     @classmethod
     def load(cls, folder: str | Path, *, trusted: bool = False) -> Propensity:

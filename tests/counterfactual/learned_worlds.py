@@ -181,7 +181,7 @@ def main():
         found[number] = summary(coverage(world, given.logs, given.way, learner))
     table = pd.concat(found, names=["world"]).groupby(["metric", "estimator"], sort=False)
     sys.stdout.write(
-        pd.concat({"lowest": table.min(), "highest": table.max()}, axis=1)
+        pd.concat({"mean": table.mean(), "lowest": table.min(), "highest": table.max()}, axis=1)
         .sort_index(axis=1, level=1, sort_remaining=False)
         .to_string(float_format="{:.3f}".format)
         + "\n"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -41,6 +41,7 @@ class Content:
         params: Arguments of ``upo.fit``, if the model comes from there.
         target: What predictions are of.
         cells: ``[M]`` sorted keys of D, where a table listed them.
+        about: What the model card says of how it was made.
     """
 
     config: str
@@ -56,6 +57,7 @@ class Content:
     params: dict[str, Any] | None
     target: str = "positive"
     cells: Tensor | None = None
+    about: dict[str, str] = field(default_factory=dict)
 
 
 def checked(content: Mapping[str, Any]) -> Content:
@@ -107,7 +109,15 @@ def checked(content: Mapping[str, Any]) -> Content:
         params=params,
         target=target,
         cells=cells,
+        about=_about(content.get("about", {})),
     )
+
+
+def _about(about: Any) -> dict[str, str]:
+    right = isinstance(about, dict) and len(about) <= 10
+    if not right or not all(type(x) is str and len(x) < 2**16 for y in about.items() for x in y):
+        raise ContentError("what it says of how it was made is no text")
+    return dict(about)
 
 
 def check_seeds(seeds: Any) -> list[int]:

@@ -12,9 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from upo.core.archive import ArchiveError, read_archive
 from upo.core.budget import Budget
 from upo.core.distributed import rank
+from upo.core.files import write_atomically
 from upo.core.yaml_files import YamlError, parse_yaml
 from upo.data.observations import ListedCells
 from upo.errors import InputError
+from upo.fitted.card import FILE as CARD
+from upo.fitted.card import card, command
 from upo.fitted.content import ContentError, check_networks, checked, elements
 from upo.fitted.parts import ForeignPartError, build
 from upo.models.estimator import Estimator
@@ -40,8 +43,12 @@ def write_model(
     item_ids: Ids,
     params: Mapping[str, Any] | None,
     target: str = "positive",
+    about: Mapping[str, str] | None = None,
+    verdict: str | None = None,
 ) -> Path:
-    """Write a model into a folder, in one move; the arguments are those of ``Fitted``.
+    """Write a model into a folder, in one move, and its card beside it.
+
+    The arguments are those of ``Fitted``, and the verdict of an audit.
 
     Raises:
         InputError: If the ids are neither text nor whole numbers, or the folder cannot be written.
@@ -62,11 +69,22 @@ def write_model(
         "metrics": {name: metrics[name].tolist() for name in metrics},
         "params": None if params is None else dict(params),
         "target": target,
+        "about": dict(about or {}),
         "cells": _listed(estimator.space),
     }
     if rank() == 0:
         try:
             save_atomically(content, path)
+            text = card(
+                config,
+                estimator.space,
+                metrics,
+                about={**({} if params is None else {"command": command(params)}), **(about or {})},
+                target=target,
+                columns=columns,
+                verdict=verdict,
+            )
+            write_atomically(path.parent / CARD, text)
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written ({error.strerror or error}); fix the folder's "
@@ -123,6 +141,7 @@ def read_model(folder: str | Path, *, trusted: bool) -> dict[str, Any]:
         "item_ids": content.item_ids,
         "params": content.params,
         "target": content.target,
+        "about": content.about,
     }
 
 

@@ -15,7 +15,9 @@ from tqdm.auto import tqdm
 
 from upo.errors import InputError
 from upo.fitted.answers import Answers
+from upo.fitted.export import embeddings, export
 from upo.fitted.file import read_model, write_model
+from upo.fitted.onnx_graph import to_onnx
 from upo.fitted.unseen import Unseen
 from upo.models.estimator import Estimator
 from upo.tables.frames import check_nulls, to_arrow
@@ -47,6 +49,7 @@ class Fitted:
         item_ids: Ids by index.
         config: The estimator's configuration.
         target: What predictions are of: ``positive``, or ``observed``.
+        about: How it was made, for its card: ``data``, ``protocol``, ``command``.
     """
 
     def __init__(
@@ -60,8 +63,9 @@ class Fitted:
         item_ids: Ids,
         params: Mapping[str, Any] | None = None,
         target: str = "positive",
+        about: Mapping[str, str] | None = None,
     ) -> None:
-        self.target = target
+        self.target, self.about = target, dict(about or {})
         self.answers = Answers(
             estimator, answer="propensity" if target == OBSERVED else "prediction"
         )
@@ -229,14 +233,17 @@ class Fitted:
         answer.attrs.update(unseen.shares)
         return answer
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, audit: Any = None) -> Path:
         """Write the model as one file, atomically: tensors and plain values, nothing executable.
+
+        Beside it lies ``model_card.md``: the data, how it was made, what it is worth.
 
         Args:
             folder: Where; it is made if it is not there.
+            audit: What ``upo.audit`` found, for the card.
 
         Returns:
-            The file.
+            The file of the model.
 
         Raises:
             InputError: If the ids are neither text nor whole numbers, or the folder cannot be
@@ -252,7 +259,77 @@ class Fitted:
             item_ids=self.item_ids,
             params=self._params,
             target=self.target,
+            about=self.about,
+            verdict=None if audit is None else str(audit.verdict),
         )
+
+    def embeddings(
+        self, side: str, *, of: str = "prediction", seed: int | None = None
+    ) -> pd.DataFrame:
+        """Embeddings by id, with which the score of a pair can be computed anywhere.
+
+        A logit is the product of the user's and the item's numbered columns, summed, plus both
+        ``bias``; the user's has the global term in it. Of a perceptron (``backbone=ncf``) they are
+        the inputs, and there is no ``bias``. The logit of an additive propensity is the sum of the
+        ``bias``, and there is no numbered column.
+
+        Args:
+            side: ``user`` or ``item``.
+            of: ``prediction`` or ``propensity``.
+            seed: Whose; the first one's if not given (the mean of answers is no mean of logits).
+
+        Raises:
+            InputError: If an argument is unknown, or the answer is more than tables.
+        """
+        place = 1 if side == "item" else 0
+        ids = (self.user_ids, self.item_ids)[place]
+        return embeddings(self.estimator, side, ids, self.columns[place], of, seed)
+
+    def export(self, folder: str | Path) -> Path:
+        """Write all that an answer needs as ``arrays.npz`` and ``model.json``, without torch.
+
+        ``docs/export.md`` has the few lines of numpy that score with them.
+
+        Args:
+            folder: Where; it is made if it is not there.
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: If the predictions are more than tables, or the folder cannot be written.
+        """
+        answers = ["propensity"] if self.target == OBSERVED else ["prediction"]
+        if self.has_propensity and self.target != OBSERVED:
+            answers.append("propensity")
+        return export(
+            folder,
+            self.estimator,
+            answers=tuple(answers),
+            name=str(self.config.name),
+            columns=self.columns,
+            ids=(self.user_ids, self.item_ids),
+        )
+
+    def to_onnx(self, path: str | Path, *, of: str | None = None) -> Path:
+        """Write an answer as an ONNX graph from places of users and items to the mean over seeds.
+
+        The inputs ``user_index`` and ``item_index`` are places in ``user_ids`` and ``item_ids``,
+        int64 of any length; the output has the name of the answer. Needs the package ``onnx``.
+
+        Args:
+            path: The file.
+            of: ``prediction`` or ``propensity``; what ``predict`` answers if not given.
+
+        Returns:
+            The file.
+
+        Raises:
+            InputError: If the answer is more than tables, onnx is not installed, or the file cannot
+                be written.
+        """
+        wanted = of or ("propensity" if self.target == OBSERVED else "prediction")
+        return to_onnx(path, self.estimator, of=wanted, name=str(self.config.name))
 
     def values(self, what: str, pairs: Any) -> Tensor:
         """``[R, N]`` float64 answers for the pairs of a frame.

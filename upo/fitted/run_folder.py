@@ -13,10 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from upo.core.budget import Budget
 from upo.core.optim import part_of_stack
-from upo.core.yaml_files import followed, read_yaml
+from upo.core.yaml_files import YamlError, followed, read_yaml
 from upo.data.datamodule import RatingDataModule
-from upo.data.rating_data import RatingData
-from upo.errors import InputError
+from upo.data.rating_data import RatingData, report
+from upo.errors import InputError, visible
 from upo.evaluation.protocols import Protocol
 from upo.fitted.content import ContentError, check_seeds
 from upo.fitted.file import FILE, damaged, stranger
@@ -130,7 +130,21 @@ def load_model(folder: Path, *, log: Path | None = None, trusted: bool = False) 
         ),
         user_ids=user_ids,
         item_ids=item_ids,
+        about={
+            "data": report(data),
+            "protocol": protocol.label,
+            "command": " ".join(["python train.py", *_overrides(folder)]),
+        },
     )
+
+
+def _overrides(folder: Path) -> list[str]:
+    """What the run was started with, as far as it can be read."""
+    try:
+        found = read_yaml(folder / ".hydra" / "overrides.yaml")
+    except (YamlError, OSError):
+        return ["(not recorded)"]
+    return [visible(str(x), 200) for x in found[:100]] if isinstance(found, list) else []
 
 
 def _config(folder: Path, *, trusted: bool) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from upo.core.layers import ReplicaEmbedding, ReplicaLinear, Sizes
 from upo.core.optim import Hyper
 from upo.errors import InputError
+from upo.models.plain import Plain
 
 STARTS = ("zero", "rate", "density")
 LEAST_RATE = 1e-4  # a share of positive labels is read inside [this, 1 - this]
@@ -137,6 +138,13 @@ class MatrixFactorization(Embeddings):
             logit = logit + self.bias(users, items)
         return logit
 
+    def plain(self) -> Plain:
+        """Its tables, biases of 0 where there are none."""
+        user, item = self.user.tables().detach(), self.item.tables().detach()
+        if self.bias is None:
+            return Plain(user, item, user.new_zeros(user.shape[:2]), item.new_zeros(item.shape[:2]))
+        return Plain(user, item, *self.bias.columns())
+
 
 class Biases(Embeddings):
     """Additive logit: user bias + item bias + global bias; those of users and items start at 0.
@@ -154,6 +162,11 @@ class Biases(Embeddings):
         """Sum of the three biases."""
         both: Tensor = self.user(users) + self.item(items)
         return both.squeeze(-1) + self.globe
+
+    def columns(self) -> tuple[Tensor, Tensor]:
+        """``[R, n_users]``, the global bias in it, and ``[R, n_items]``; detached."""
+        user, item = (x.tables().detach().squeeze(-1) for x in (self.user, self.item))
+        return user + self.globe.detach(), item
 
 
 class NeuralCollaborativeFiltering(Embeddings):
@@ -204,3 +217,12 @@ class NeuralCollaborativeFiltering(Embeddings):
         for layer in self.layers[:-1]:
             x = torch.relu(layer(x))
         return self.layers[-1](x).squeeze(-1)  # type: ignore[no-any-return]
+
+    def plain(self) -> Plain:
+        """Its tables and layers."""
+        layers = [x for x in self.layers if isinstance(x, ReplicaLinear)]
+        return Plain(
+            self.user.tables().detach(),
+            self.item.tables().detach(),
+            layers=tuple((x.weight.detach(), x.bias.detach()) for x in layers),
+        )

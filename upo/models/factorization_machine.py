@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from upo.core.layers import ReplicaEmbedding, Sizes, normal
 from upo.core.optim import Hyper
 from upo.models.factorization import Biases, Embeddings, start_std
+from upo.models.plain import Plain
 
 
 class FactorizationMachine(Embeddings):
@@ -99,6 +100,34 @@ class FactorizationMachine(Embeddings):
             pairs = ((p + q) * vectors).sum(-1) + 0.5 * ((vectors**2).sum(-1) - squares)
             logit = logit + linears + pairs
         return logit
+
+    @torch.no_grad()
+    def plain(self) -> Plain:
+        r"""Its sums over the fields of each side, which leave a bilinear logit.
+
+        With :math:`a_u` the user's columns, :math:`U_u = p_u + a_u` and
+        :math:`\langle p_u, a_u\rangle + \frac12(\|a_u\|^2 - \sum_c \|v_c\|^2 x_c^2)` beside
+        the linear terms of the user; of items likewise.
+        """
+        sides = []
+        for n, table, known, columns, linear in (
+            (self.n_users, self.user, self.known_user, self.user_columns, "user"),
+            (self.n_items, self.item, self.known_item, self.item_columns, "item"),
+        ):
+            index = torch.arange(n, device=table.weight.device).expand(table.replicas, -1)
+            own, mask = self._known(index, table, known)
+            vector = table(own) * mask
+            bias = vector.new_zeros(vector.shape[:2])
+            if self.bias is not None:
+                bias = (getattr(self.bias, linear)(own) * mask).squeeze(-1)
+            if columns is not None:
+                weight, factors, squares = columns(index)
+                bias = bias + weight + (vector * factors).sum(-1)
+                bias = bias + 0.5 * ((factors**2).sum(-1) - squares)
+                vector = vector + factors
+            sides.append((vector, bias))
+        (user, a), (item, b) = sides
+        return Plain(user, item, a if self.bias is None else a + self.bias.globe, b)
 
     def features(self, users: Tensor, items: Tensor) -> Tensor:  # -> [R, B, 2 * dim]
         """Representation of the pairs: the sum of the factors of each side."""

@@ -10,6 +10,7 @@ from upo.core.optim import Hyper
 from upo.errors import InputError
 from upo.functional.margins import additive_logits, chance_pseudocounts, smoothed_margins
 from upo.models.factorization import check_dim
+from upo.models.plain import Plain
 
 
 class AdditivePropensity(nn.Module):
@@ -91,6 +92,17 @@ class AdditivePropensity(nn.Module):
             b = dot(self.item.tables(items), self.head[:, self.dim :]).squeeze(-1)  # [R, n_items]
             logit = a.gather(1, users) + b.gather(1, items) + self.intercept
         return logit if self.terms is None else logit + self.terms(users, items)
+
+    def plain(self) -> Plain:
+        """A column of the user and one of the item; there is no product."""
+        tables = [x.tables().detach() for x in (self.user, self.item)]
+        heads = self.head.detach()[:, : self.dim], self.head.detach()[:, self.dim :]
+        bias = [dot(table, head).squeeze(-1) for table, head in zip(tables, heads, strict=True)]
+        if self.terms is not None:
+            own = (x.tables().detach().squeeze(-1) for x in (self.terms.user, self.terms.item))
+            bias = [b + term for b, term in zip(bias, own, strict=True)]
+        user, item = (table[..., :0] for table in tables)
+        return Plain(user, item, bias[0] + self.intercept.detach(), bias[1])
 
     def features(self, users: Tensor, items: Tensor) -> Tensor:  # -> [R, B, 2 * dim]
         """Representation :math:`[U_u; V_i]` of the pairs, its terms first in each half."""
