@@ -193,9 +193,9 @@ def test_every_training_command_composes(words):
 
 @pytest.mark.parametrize("words", arguments("python", "-m", "upo.benchmark"), ids=" ".join)
 def test_every_benchmark_command_composes(words):
-    chosen, _, overrides = split_arguments(words)
-    for estimator in chosen[:2]:
-        assert compose_run(estimator, overrides).estimator.name == estimator
+    wanted = split_arguments(words)
+    for estimator in wanted.rows[:2]:
+        assert compose_run(estimator, wanted.words).estimator.name == estimator
 
 
 @pytest.mark.parametrize("words", arguments("python", "-m", "upo.tuning"), ids=" ".join)

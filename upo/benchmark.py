@@ -2,11 +2,12 @@
 
 Each estimator is a run with a folder of its own. A finished run of the same configuration is not
 repeated, so an interrupted benchmark resumes where it stopped; a failing row is reported and the
-others go on.
+others go on. ``tune=small`` searches the values of every row first, all with the same budget.
 """
 
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from upo.core.arguments import Command, argument, nearest
 from upo.core.console import advice, command, explained, one_line, quiet
 from upo.core.files import write_atomically
 from upo.core.locks import NAME, locked
+from upo.core.text import file_name
 from upo.core.transcript import LOG, copied_to
 from upo.errors import InputError
 from upo.report.table import markdown
@@ -27,6 +29,9 @@ from upo.runs.finished import finish, finished
 from upo.runs.folder import run
 from upo.runs.overrides import ABOUT_OVERRIDES, settings_of_runs
 from upo.runs.results import Row, write_rows
+from upo.runs.search import Budget
+from upo.runs.searches import Search, search_named, with_values
+from upo.runs.tuned import NOT_TUNED
 
 
 @dataclass(frozen=True)
@@ -36,15 +41,33 @@ class Settings:
     estimators: tuple[str, ...] = argument(
         "names of estimators, or all", default=("all",), value="A,B"
     )
+    tune: str | None = argument(
+        "search every row's values first with this file of conf/search, such as small",
+        default=None,
+        value="NAME",
+    )
+    trials: int | None = argument(
+        "of each search; its file says if not given", default=None, value="N"
+    )
+    batch: int | None = argument(
+        "trials of a round, which train together; the file says if not given",
+        default=None,
+        value="N",
+    )
     out: Path = argument("gets the table as CSV and Markdown", default=Path("results"), value="DIR")
 
 
 RUNS = Path("outputs") / "benchmark"
+TUNED = "tuned.yaml"  # in the folder of a row: the values that its search has found
 COMMAND = Command(
     "benchmark",
     "Run many estimators on one dataset and write one table",
     Settings,
-    ("dataset=coat estimators=all seeds=10", "dataset=coat estimators=naive,ips,upo_dr"),
+    (
+        "dataset=coat estimators=all seeds=10",
+        "dataset=coat estimators=naive,ips,upo_dr",
+        "dataset=coat estimators=all seeds=10 tune=small trials=16",
+    ),
     rest=ABOUT_OVERRIDES,
     notes=(
         "Finished runs are kept under outputs/benchmark and not repeated: the same command goes "
@@ -61,17 +84,39 @@ _OURS = {
 _WAIT = "wait for it to end"
 
 
-def split_arguments(arguments: Sequence[str]) -> tuple[list[str], Path, list[str]]:
-    """Estimators, output folder and the overrides that every run gets.
+@dataclass(frozen=True)
+class Wanted:
+    """What a benchmark is to do.
+
+    Attributes:
+        rows: Names of estimators.
+        out: Gets the table.
+        overrides: Settings of every run.
+        search: The space and the budget of every row's search; None for none.
+    """
+
+    rows: list[str]
+    out: Path
+    overrides: list[str]
+    search: tuple[DictConfig, Budget] | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """Settings of every run; searched values take the place of tuned ones."""
+        return self.overrides if self.search is None else [*self.overrides, NOT_TUNED]
+
+
+def split_arguments(arguments: Sequence[str]) -> Wanted:
+    """What the words of the command line ask for.
 
     Raises:
-        InputError: If an estimator is unknown or none is named.
+        InputError: If an estimator or a search is unknown, or none is named.
     """
     given, rest = COMMAND.parse(arguments)
     overrides = settings_of_runs(rest, "benchmark", _OURS)
     known = choices("estimator", overrides)
-    chosen = known if given.estimators == ("all",) else list(dict.fromkeys(given.estimators))
-    missing = [name for name in chosen if name not in known]
+    rows = known if given.estimators == ("all",) else list(dict.fromkeys(given.estimators))
+    missing = [name for name in rows if name not in known]
     if missing:
         near = nearest(missing[0], known)
         hint = f" did you mean {near}?" if near else ""
@@ -79,7 +124,13 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], Path, list[str
             f"estimators={','.join(given.estimators)}: {missing[0]!r} is unknown;{hint} known are "
             f"{', '.join(known)}, or all."
         )
-    return chosen, given.out, overrides
+    if given.tune is None:
+        for key in ("trials", "batch"):
+            if getattr(given, key) is not None:
+                raise InputError(f"{key}= is of a search; say which, as in tune=small {key}=8.")
+        return Wanted(rows, given.out, overrides)
+    search = search_named(given.tune, overrides, given.trials, given.batch)
+    return Wanted(rows, given.out, overrides, search)
 
 
 def compose_run(estimator: str, overrides: Sequence[str]) -> DictConfig:
@@ -96,42 +147,74 @@ def benchmark(arguments: Sequence[str]) -> int:
     Returns:
         Exit status: 1 if a row failed.
     """
-    chosen, out, overrides = split_arguments(arguments)
+    wanted = split_arguments(arguments)
     failed: dict[str, str] = {}
     configs = {}
-    for estimator in chosen:
+    for estimator in wanted.rows:
         with _told(estimator, failed):
-            configs[estimator] = compose_run(estimator, ["progress=false", *overrides])
+            configs[estimator] = compose_run(estimator, ["progress=false", *wanted.words])
     runs: dict[str, list[Row]] = {}
+    name = ""
     if configs:
-        config = next(iter(configs.values()))
-        name = f"{config.dataset.name}-{config.protocol.name}"
-        folder = RUNS / name
+        name = _name(next(iter(configs.values())), wanted)
+        folder, table = RUNS / name, wanted.out / name
         with (
-            locked(out / f".{name}.lock", f"the table {out / name}.csv", _WAIT),
+            locked(table.with_name(f".{name}.lock"), f"the table {table}.csv", _WAIT),
             locked(folder / NAME, f"the benchmark {folder}", _WAIT),
         ):
-            runs = _rows(configs, folder, failed)
-    order = [name for name in chosen if name in runs]
-    return _table({name: runs[name] for name in order}, failed, out, arguments)
+            runs = _rows(configs, folder, failed, wanted)
+    order = [row for row in wanted.rows if row in runs]
+    return _table({row: runs[row] for row in order}, failed, wanted.out / name, arguments)
+
+
+def _name(config: DictConfig, wanted: Wanted) -> str:
+    """Of the table and of the folder of its runs: what tells one benchmark from another."""
+    parts = [str(config.dataset.name), str(config.protocol.name)]
+    backbones = [word for word in wanted.overrides if word.startswith("backbone=")]
+    parts += [word.partition("=")[2] for word in backbones[-1:]]
+    if wanted.search is not None:
+        budget = wanted.search[1]
+        parts.append(f"tuned{budget.trials}x{budget.seeds}")
+    return file_name("-".join(parts))
 
 
 def _rows(
-    configs: Mapping[str, DictConfig], folder: Path, failed: dict[str, str]
+    configs: Mapping[str, DictConfig], folder: Path, failed: dict[str, str], wanted: Wanted
 ) -> dict[str, list[Row]]:
     """Rows of each estimator that finished; why the others did not is added to ``failed``."""
     runs: dict[str, list[Row]] = {}
     bar = tqdm(configs.items(), unit="estimator")
-    for estimator, config in bar:
+    start, made = time.perf_counter(), 0
+    for number, (estimator, config) in enumerate(bar, start=1):
         bar.set_description(f"{estimator:>10}")
         with _told(estimator, failed):
+            begun = time.perf_counter()
+            config = _searched(estimator, config, folder / estimator, wanted)
+            sought = time.perf_counter() - begun
             rows = finished(folder / estimator, config)
             if rows is None:
                 with copied_to(folder / estimator / LOG):
                     rows = run(config, folder / estimator, chatty=False)
                 finish(folder / estimator, config)
+                made += 1
+                took = time.perf_counter() - begun - sought
+                left = (time.perf_counter() - start) / made * (len(configs) - number)
+                tqdm.write(
+                    f"{estimator}: search {sought:.0f} s, run {took:.0f} s; {number} of "
+                    f"{len(configs)} rows, about {left / 60:.0f} min left at this pace"
+                )
             runs[estimator] = rows
     return runs
+
+
+def _searched(estimator: str, config: DictConfig, folder: Path, wanted: Wanted) -> DictConfig:
+    """The configuration with the values of its own search, which goes on where it stopped."""
+    if wanted.search is None:
+        return config
+    space, budget = wanted.search
+    search = Search([*wanted.overrides, f"estimator={estimator}"], space, budget)
+    found = search.run(folder / TUNED, folder / "study.journal", progress=False)
+    return with_values(config, found, budget)
 
 
 @contextmanager
@@ -146,18 +229,18 @@ def _told(estimator: str, failed: dict[str, str]) -> Iterator[None]:
 
 
 def _table(
-    runs: Mapping[str, list[Row]], failed: Mapping[str, str], out: Path, arguments: Sequence[str]
+    runs: Mapping[str, list[Row]], failed: Mapping[str, str], path: Path, arguments: Sequence[str]
 ) -> int:
     if not runs:
         raise InputError("No estimator finished: " + "; ".join(dict.fromkeys(failed.values())))
     first = next(iter(runs.values()))[0]
     dataset, protocol = str(first["dataset"]), str(first["protocol"])
-    stem = f"{dataset}-{protocol.split()[0]}"
     command = "python -m upo.benchmark " + shlex.join(arguments)
     table = markdown(runs, command=command, dataset=dataset, protocol=protocol, failed=failed)
-    write_rows(out / f"{stem}.csv", [row for rows in runs.values() for row in rows])
-    write_atomically(out / f"{stem}.md", table)
-    sys.stdout.write(f"{table}\nWritten to {out / stem}.csv and .md, the runs to {RUNS}\n")
+    csv, page = (path.with_name(path.name + end) for end in (".csv", ".md"))
+    write_rows(csv, [row for rows in runs.values() for row in rows])
+    write_atomically(page, table)
+    sys.stdout.write(f"{table}\nWritten to {csv} and .md, the runs to {RUNS / path.name}\n")
     return 1 if failed else 0
 
 

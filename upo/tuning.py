@@ -12,19 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from upo.core.arguments import Command, argument
 from upo.core.console import advice, command, quiet, say
 from upo.core.locks import locked
-from upo.runs.compose import choices, chosen, composed, search_path, user_dir
-from upo.runs.experiment import Experiment
+from upo.runs.compose import user_dir
 from upo.runs.overrides import ABOUT_OVERRIDES, settings_of_runs
-from upo.runs.search import Budget, Found, open_study, searched
-from upo.runs.search_space import space_of
-from upo.runs.tuned import NOT_TUNED, fingerprint, place, write
-
-QUIET = ["logger=none", "progress=false", "figures=false"]
+from upo.runs.search import Budget, Found
+from upo.runs.searches import Search, search_named
 
 
 @dataclass(frozen=True)
@@ -79,42 +73,21 @@ def tune(arguments: Sequence[str]) -> Path:
     """
     given, rest = COMMAND.parse(arguments)
     overrides = settings_of_runs(rest, "tune", _OURS)
-    wanted, budget = _search(given, overrides)
-    base = composed([*overrides, *QUIET, NOT_TUNED])
-    keys = [override.split("=", 1)[0].lstrip("+") for override in overrides]
-    space = space_of(base, wanted, keys)
-    experiment = Experiment(base, progress=False)
-    data = experiment.datamodule.data
-    where = place(base, fingerprint(data))
-    path = (given.out if given.out is not None else user_dir() / "tuned") / where
-    kept = (given.out if given.out is not None else user_dir()) / "studies" / where
+    wanted, budget = search_named(given.search, overrides, given.trials, given.batch)
+    search = Search(overrides, wanted, budget)
+    path = (given.out if given.out is not None else user_dir() / "tuned") / search.place
+    kept = (given.out if given.out is not None else user_dir()) / "studies" / search.place
     kept = kept.with_suffix(".journal")
     lock = path.with_name(f".{path.name}.lock")
     with (
         locked(lock, f"the search for {path}", "wait for it, or choose another out="),
         advice("the same command goes on with the trials that it has"),
     ):
-        study = open_study(kept, base, space, budget, data)
-        say(f"{base.estimator.name}: {budget}, over {len(space.ranges)} values of each trial and")
-        say(f"{len(space.structure)} of each round; the study lies in {kept}")
-        found = searched(experiment, study, space, budget, label=str(base.estimator.name))
-        head = (
-            f"Written by upo tune: best of {budget}, protocol={base.protocol.name}, "
-            f"selection value {found.value:.5f}."
-        )
-        cost = {"trials": len(found.trials), "seeds": budget.seeds, "notes": found.remarks}
-        write(path, found.overrides, [head, *found.remarks], data, cost)
-        found.trials.to_csv(kept.with_suffix(".csv"), index=False)
-        _report(found, budget, path)
+        space = search.space
+        say(f"{search.base.estimator.name}: {budget}, over {len(space.ranges)} values of each")
+        say(f"trial and {len(space.structure)} of each round; the study lies in {kept}")
+        _report(search.run(path, kept), budget, path)
     return path
-
-
-def _search(given: Settings, overrides: Sequence[str]) -> tuple[DictConfig, Budget]:
-    chosen("search", given.search, choices("search", overrides))
-    found = composed(search_path(overrides), f"search/{given.search}").search
-    counts = {key: getattr(given, key) for key in ("trials", "batch")}
-    counts = {key: found[key] if count is None else count for key, count in counts.items()}
-    return found, Budget(**counts, seeds=found.seeds)
 
 
 def _report(found: Found, budget: Budget, path: Path) -> None:

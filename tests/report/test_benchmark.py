@@ -5,6 +5,8 @@ import csv
 import pytest
 from hydra import compose, initialize_config_dir
 
+from omegaconf import OmegaConf
+
 from upo import benchmark as module
 from upo.errors import InputError
 from upo.report.table import markdown, published
@@ -61,6 +63,50 @@ def test_a_failing_row_is_reported_and_the_others_go_on(counted, tmp_path, monke
     assert "ips: RuntimeError: planted" in table
     with (tmp_path / "results" / "synthetic-holdout.csv").open(newline="") as file:
         assert {row["estimator"] for row in csv.DictReader(file)} == {"naive"}
+
+
+def test_every_row_is_searched_with_the_same_budget(counted, tmp_path, capsys):
+    words = [*SMALL, "estimators=naive,ips", "tune=small", "trials=3", "batch=2"]
+    assert module.benchmark(words) == 0
+    assert counted == ["naive", "ips"]
+    said = capsys.readouterr()
+    assert "ips: search" in said.out + said.err
+    assert "2 of 2 rows, about 0 min left" in said.out + said.err
+    folder = tmp_path / "outputs" / "benchmark" / "synthetic-holdout-tuned3x1"
+    trials = folder / "ips" / "study.csv"
+    assert len(trials.read_text().splitlines()) == 4
+    with (tmp_path / "results" / "synthetic-holdout-tuned3x1.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["estimator"], row["trials"], row["trial_seeds"]) for row in rows} == {
+        ("naive", "3", "1"),
+        ("ips", "3", "1"),
+    }
+    tuned = OmegaConf.load(folder / "ips" / "tuned.yaml")
+    used = OmegaConf.load(folder / "ips" / "config.yaml")
+    assert used.estimator.weighting.p_min == tuned.estimator.weighting.p_min
+    assert module.benchmark(words) == 0
+    assert counted == ["naive", "ips"]  # neither searched nor run again
+
+
+@pytest.mark.parametrize("word", ["trials=3", "batch=2"])
+def test_a_budget_without_a_search_is_refused(word):
+    with pytest.raises(InputError, match="say which, as in tune=small"):
+        module.split_arguments([*SMALL, word])
+    with pytest.raises(InputError, match="search=best is unknown"):
+        module.split_arguments([*SMALL, "tune=best"])
+
+
+def test_benchmarks_of_other_backbones_and_budgets_lie_apart():
+    names = []
+    for words in ([], ["backbone=mf_plain"], ["tune=small"], ["tune=small", "trials=4"]):
+        wanted = module.split_arguments([*SMALL, *words])
+        names.append(module._name(module.compose_run("naive", wanted.words), wanted))
+    assert names == [
+        "synthetic-holdout",
+        "synthetic-holdout-mf_plain",
+        "synthetic-holdout-tuned16x1",
+        "synthetic-holdout-tuned4x1",
+    ]
 
 
 @pytest.mark.parametrize("named", ["estimators=best", "estimators="])
