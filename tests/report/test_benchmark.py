@@ -4,7 +4,6 @@ import csv
 
 import pytest
 from hydra import compose, initialize_config_dir
-
 from omegaconf import OmegaConf
 
 from upo import benchmark as module
