@@ -75,8 +75,9 @@ def _blocks(
         head = [shown[key] for key in summary.keys] + names
         cells = [[_cell(row, name, best, paper, sign) for name in names] for row in rows]
         blocks.append((head, [k + c for k, c in zip(keys, cells, strict=True)]))
-    head = [shown[key] for key in summary.keys] + ["seeds", *COSTS.values()]
-    costs = [[str(int(row["seeds"])), *(_cost(row, name, paper) for name in COSTS)] for row in rows]
+    known = {name: title for name, title in COSTS.items() if name in summary.frame}
+    head = [shown[key] for key in summary.keys] + ["seeds", *known.values()]
+    costs = [[str(int(row["seeds"])), *(_cost(row, name, paper) for name in known)] for row in rows]
     blocks.append((head, [k + c for k, c in zip(keys, costs, strict=True)]))
     return blocks
 
@@ -96,6 +97,8 @@ def _cell(row: dict[Any, Any], name: str, best: Bold, paper: Bold, sign: str) ->
 
 def _cost(row: dict[Any, Any], name: str, paper: Bold) -> str:
     value, known = row[name], row.get(f"{name}_paper", math.nan)
+    if math.isnan(value):
+        return "-"
     text = f"{value:,.0f}" if name == "parameters" else f"{value:.3g}"
     return text if math.isnan(known) else f"{text} {paper(f'{known:,g}')}"
 

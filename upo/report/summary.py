@@ -14,7 +14,16 @@ from upo.report.gather import DIAGNOSTICS, GROUP, WORLD, short_names, swept
 from upo.report.table import published
 from upo.runs.results import BUDGET, FIXED, LAST, spread
 
-COSTS = {"seconds_per_seed": "s / seed", "parameters": "parameters"}
+COSTS = {
+    "seconds_per_seed": "s / seed",
+    "parameters": "parameters",
+    "clip": "clip",
+    "clip_share": "at clip",
+    "effective_sample_size": "ESS",
+    "trials": "trials",
+    "trial_seeds": "seeds of each",
+    "epochs": "epochs",
+}
 PLAIN = {*FIXED, *LAST, *WORTH, *BUDGET, DIAGNOSTICS, "run", "seconds_per_seed"}
 COMPAT = "table1_compat"  # the definitions behind the paper's Table 1
 
@@ -69,7 +78,7 @@ def _summary(part: pd.DataFrame) -> Summary:
             row[metric], row[f"{metric}_sd"] = value["mean"], value["sd"]
             row[f"{metric}_low"] = value["mean"] - value["ci95"]
             row[f"{metric}_high"] = value["mean"] + value["ci95"]
-        row |= {cost: runs[cost].mean() for cost in COSTS}
+        row |= {cost: runs[cost].mean() for cost in COSTS if cost in runs}
         rows.append(row)
     table = pd.DataFrame(rows)
     worlds = [key for key in settings if key.startswith("dataset.")]  # rows of one compare

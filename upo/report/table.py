@@ -4,8 +4,8 @@ import csv
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
-from upo.metrics.names import DIAGNOSED
-from upo.runs.results import Row, seed_failed, spread
+from upo.metrics.names import DIAGNOSED, HELD, WORTH
+from upo.runs.results import BUDGET, Row, seed_failed, spread
 
 Cell = tuple[float, float]
 RANKING = ("auc", "ndcg@", "f1@")
@@ -46,7 +46,8 @@ def markdown(
     # without a test set there is what was held out of the log
     ranking = {name.partition("@")[0]: name for name in first if name.startswith(RANKING)}
     columns = ranking or {"val_log_loss": "val_log_loss"}
-    diagnostics = [name for name in ("log_loss", *DIAGNOSED) if name in first]
+    measured = ("log_loss", *DIAGNOSED, *HELD, "clip", *WORTH[-2:], *BUDGET[1:])
+    diagnostics = [name for name in measured if name in first]
     paper = published(dataset)
     seeds = max(len(rows) for rows in runs.values())
     head = ["estimator"]
