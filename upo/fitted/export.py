@@ -23,6 +23,9 @@ ARRAYS, ABOUT = "arrays.npz", "model.json"
 ROLES = ("prediction", "propensity")
 MAPS = ("isotonic", "histogram")  # calibrations that are a table of a logit
 
+SCALE = ("low", "high", "centre", "spread")  # a rating: clip(centre + spread z, low, high)
+
+Scale = tuple[float, float, float, float]
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
@@ -112,6 +115,7 @@ def export(
     name: str,
     columns: tuple[str, str],
     ids: tuple[Any, Any],
+    scale: Scale | None = None,
 ) -> Path:
     """Write tables and what they mean; arguments as the attributes of a ``Fitted``.
 
@@ -122,6 +126,7 @@ def export(
         name: Of the estimator.
         columns: Names of the user and the item.
         ids: Ids of users and of items by index.
+        scale: Of predictions that are ratings; None where they are probabilities.
 
     Returns:
         The folder.
@@ -147,7 +152,7 @@ def export(
         about[of] = {
             "form": answer.form,
             "layers": len(answer.plain.layers),
-            "link": "logistic",
+            "link": "scale" if of == "prediction" and scale else "logistic",
             "calibration": None if answer.calibration is None else answer.calibration.kind,
         }
     content = {
@@ -157,6 +162,7 @@ def export(
         "seeds": [int(x) for x in estimator.space.seeds],
         "columns": list(columns),
         "answers": about,
+        "scale": scale and dict(zip(SCALE, scale, strict=True)),
         "left_out": left_out,
     }
     try:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from upo.errors import InputError
 from upo.fitted.answers import Answers
-from upo.fitted.export import embeddings, export
+from upo.fitted.export import Scale, embeddings, export
 from upo.fitted.file import read_model, write_model
 from upo.fitted.onnx_graph import to_onnx
 from upo.fitted.unseen import Unseen
@@ -309,6 +309,7 @@ class Fitted:
             name=str(self.config.name),
             columns=self.columns,
             ids=(self.user_ids, self.item_ids),
+            scale=self._scale,
         )
 
     def to_onnx(self, path: str | Path, *, of: str | None = None) -> Path:
@@ -329,7 +330,16 @@ class Fitted:
                 be written.
         """
         wanted = of or ("propensity" if self.target == OBSERVED else "prediction")
-        return to_onnx(path, self.estimator, of=wanted, name=str(self.config.name))
+        return to_onnx(
+            path, self.estimator, of=wanted, name=str(self.config.name), scale=self._scale
+        )
+
+    @property
+    def _scale(self) -> Scale | None:
+        """Of predicted ratings."""
+        if self.target == "rating":
+            raise InputError("Predicted ratings cannot be written out yet; use upo.predict.")
+        return None
 
     def values(self, what: str, pairs: Any) -> Tensor:
         """``[R, N]`` float64 answers for the pairs of a frame.

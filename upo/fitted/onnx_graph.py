@@ -9,14 +9,16 @@ import numpy as np
 
 from upo.core.files import atomic_file
 from upo.errors import InputError
-from upo.fitted.export import arrays_of, written
+from upo.fitted.export import SCALE, Scale, arrays_of, written
 from upo.models.estimator import Estimator
 
 OPSET = 18  # reductions take their axes as inputs
 FORMAT = 10  # of the file, which runtimes of 2024 read
 
 
-def to_onnx(path: str | Path, estimator: Estimator, *, of: str, name: str) -> Path:
+def to_onnx(
+    path: str | Path, estimator: Estimator, *, of: str, name: str, scale: Scale | None = None
+) -> Path:
     """Write an answer as an ONNX graph; arguments as in ``Fitted.to_onnx``."""
     try:
         onnx = import_module("onnx")
@@ -51,7 +53,13 @@ def to_onnx(path: str | Path, estimator: Estimator, *, of: str, name: str) -> Pa
             z = node("MatMul", z, f"layer{number}_weight")
             z = node("Add", z, f"layer{number}_bias")
         z = node("Squeeze", z, "last")
-    mean = node("ReduceMean", node("Sigmoid", z), "first", keepdims=0)
+    if of == "prediction" and scale is not None:
+        arrays |= {key: np.asarray(x, np.float32) for key, x in zip(SCALE, scale, strict=True)}
+        z = node("Add", node("Mul", z, "spread"), "centre")
+        value = node("Clip", z, "low", "high")
+    else:
+        value = node("Sigmoid", z)
+    mean = node("ReduceMean", value, "first", keepdims=0)
     nodes.append(helper.make_node("Identity", [mean], [of]))
     tensor = onnx.TensorProto
     graph = helper.make_graph(
