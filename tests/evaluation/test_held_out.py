@@ -1,5 +1,6 @@
 """ECE and BMSE on held-out cells: what is in them, what is not, and their floors."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from worlds import make_estimator, make_space
 
 from upo.data.synthetic import SyntheticWorld, make_synthetic
+from upo.data.withheld import withhold
+from upo.errors import InputError
 from upo.evaluation import held_cells
 from upo.evaluation.diagnostics import Diagnostics
 from upo.evaluation.held_out import against_truth, held_columns
@@ -102,3 +105,48 @@ def stage(network, select, *, learns=True):
 )
 def test_a_propensity_fitted_to_all_of_d_is_known(estimator, stages, seen):
     assert fitted_to_all(estimator, stages) is seen
+
+
+def real_log(n_users=60, n_items=50, density=0.2):
+    data = make_synthetic(SyntheticWorld(n_users, n_items, density=density), 4)
+    return replace(data, truth=None), data.truth
+
+
+def test_withheld_cells_part_the_log_and_d():
+    data, _ = real_log()
+    kept, withheld = withhold(data, 0.2)
+    everything = torch.arange(60 * 50)
+    inside = withheld.cells.contain(everything)
+    assert int(inside.sum()) == len(kept.cells) == 48 * 50
+    joined = torch.cat([kept.train.keys, withheld.keys]).sort().values
+    torch.testing.assert_close(joined, data.train.keys)
+    assert withheld.cells.contain(kept.train.keys).all()
+    assert not withheld.cells.contain(withheld.keys).any()
+    assert withhold(data, 0.0) == (data, None)
+
+
+def test_withheld_cells_judge_by_the_definitions():
+    data, truth = real_log()
+    kept, withheld = withhold(data, 0.2)
+    train = kept.train
+    labels = train.labels(kept.label_rule)
+    space = PairSpace(train.keys, labels, 60, 50, [0, 1], cells=kept.cells, truth=truth)
+    estimator = make_estimator(space).eval()
+    found = held_columns(estimator, NOTHING, 4, withheld)
+    keys = torch.nonzero(~withheld.cells.contain(torch.arange(60 * 50))).flatten()
+    pairs = space.pairs_at(keys.expand(2, -1), len(keys))
+    p_hat = estimator.propensity(pairs).double().detach()
+    o = torch.isin(keys, data.train.keys).double().expand(2, -1)
+    index = bins_from_edges(p_hat, equal_mass_edges(p_hat, 4))
+    phi = torch.sigmoid(estimator.logit("prediction", pairs)).unsqueeze(-1)
+    torch.testing.assert_close(found["held_ece"], ece(p_hat, o, index, 4))
+    torch.testing.assert_close(found["held_bmse"], bmse(p_hat, o, phi))
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.7, "must lie in"), (True, "must lie in"), (0.1, "is simulated")]
+)
+def test_withholding_is_refused(share, said):
+    data = make_synthetic(SyntheticWorld(20, 10, density=0.3), 4)
+    with pytest.raises(InputError, match=said):
+        withhold(data, share)

@@ -7,7 +7,8 @@ here, since it is little but not nothing: the choice of one epoch among those of
 smoothed margins of the log that propensities may start from, and what is solved over all cells in
 closed form (a calibration's steps, totals that are raked to). A propensity with a stage that draws
 from all of D has none of these columns: what is measured on cells that it was fitted to is no
-evidence.
+evidence. Where a run keeps cells back (``propensity.withhold``), they judge instead: nothing has
+read them, whatever the row.
 """
 
 from collections.abc import Sequence
@@ -16,9 +17,11 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import sum_across_ranks
+from upo.data.withheld import Withheld
 from upo.evaluation.diagnostics import Diagnosis
 from upo.evaluation.held_cells import HeldCells
 from upo.evaluation.populations import unclipped
+from upo.evaluation.unseen_cells import UnseenCells
 from upo.functional.binning import bin_sums, bins_from_edges, equal_mass_edges
 from upo.functional.diagnostics import bmse_sums, bmse_terms
 from upo.functional.noise_floor import balance_noise, bmse_floor, calibration_noise, ece_floor
@@ -41,7 +44,10 @@ def against_truth(diagnoses: Sequence[Diagnosis]) -> dict[str, Tensor]:  # name 
 
 @torch.no_grad()
 def held_columns(
-    estimator: Estimator, features: Features, num_bins: int = 10
+    estimator: Estimator,
+    features: Features,
+    num_bins: int = 10,
+    withheld: Withheld | None = None,
 ) -> dict[str, Tensor]:  # name -> [R] float64
     """ECE in bins of equal mass, BMSE, and the floor of each, on the held-out cells.
 
@@ -52,8 +58,10 @@ def held_columns(
         features: Columns of users and of items whose balance is measured; the prediction if there
             are none.
         num_bins: Bins of the ECE.
+        withheld: Cells that the run has kept back; those that the stages hold out by default.
     """
-    held = HeldCells(estimator.space)
+    space = estimator.space
+    held = HeldCells(space) if withheld is None else UnseenCells(space, withheld)
     edges = equal_mass_edges(unclipped(estimator, held.probe()), num_bins)
     gap, noise, balance, cells, spread = _sums(estimator, held, features, edges)
     n = cells.sum(-1)
@@ -67,7 +75,7 @@ def held_columns(
 
 
 def _sums(
-    estimator: Estimator, held: HeldCells, features: Features, edges: Tensor
+    estimator: Estimator, held: HeldCells | UnseenCells, features: Features, edges: Tensor
 ) -> Sequence[Tensor]:
     """By bin: o - p_hat, its variance; the features' imbalance; cells; variance of the balance."""
     bins = edges.shape[-1] + 1

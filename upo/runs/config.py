@@ -23,6 +23,7 @@ class Propensity:
 
     calibrate: str = "none"
     folds: int = 5
+    withhold: float = 0.0
 
 
 @dataclass

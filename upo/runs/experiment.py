@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from torch import Tensor
 from upo.core.memory import freed_memory_kept
 from upo.core.seeds import parse_seeds
 from upo.data.datamodule import RatingDataModule
+from upo.data.rating_data import RatingData
+from upo.data.withheld import Withheld, withhold
 from upo.errors import InputError
 from upo.evaluation.diagnostics import Diagnosis, Diagnostics
 from upo.evaluation.groups import Group
@@ -109,6 +112,20 @@ class Experiment:
             )
 
     @property
+    def data(self) -> RatingData:
+        """What is learned from: the dataset without the cells that are kept back."""
+        return self._kept[0]
+
+    @property
+    def withheld(self) -> Withheld | None:
+        """The cells that are kept back, where there are any."""
+        return self._kept[1]
+
+    @cached_property
+    def _kept(self) -> tuple[RatingData, Withheld | None]:
+        return withhold(self.datamodule.data, self.config.propensity.get("withhold", 0.0))
+
+    @property
     def label(self) -> str:
         """What results say of how they came about."""
         if not self.trial_steps:
@@ -172,7 +189,6 @@ class Experiment:
             measure: Read the test set and the diagnostics at the end.
         """
         mar, estimator, first, then = self._prepared(self.protocol.holdout)
-        data = self.datamodule.data
         fitting = self._fitting()
         if "calibration" in estimator.networks:
             check_schedule(estimator, then, self.config.propensity.folds)
@@ -188,7 +204,9 @@ class Experiment:
         found = Measured()
         if measure:
             modules = [*first, *then]
-            found = measured(estimator, self.config, data, mar, self.protocol, modules)
+            found = measured(
+                estimator, self.config, self.data, mar, self.protocol, modules, self.withheld
+            )
         host = torch.device("cpu")
         found = move_data_to_device(found, host)
         return RunResult(
@@ -225,7 +243,7 @@ class Experiment:
             InputError: If the propensity is learned beside the prediction, or a replica diverges.
         """
         mar, estimator, first, then = self._prepared(0.0)
-        data, fitting = self.datamodule.data, self._fitting()
+        data, fitting = self.data, self._fitting()
         check_schedule(estimator, then, self.config.propensity.folds)
         with freed_memory_kept():
             stages = [fitting.fit(module) for module in first]
@@ -270,7 +288,7 @@ class Experiment:
         self, holdout: float
     ) -> tuple[MarSet, Estimator, list[StageModule], list[StageModule]]:
         """The test sample; an untrained estimator, its stages before the prediction, and others."""
-        data = self.datamodule.data
+        data = self.data
         mar = MarSet(data, self.datamodule.k)
         self.protocol.use(mar)
         space = PairSpace.of(data, self.seeds, holdout)

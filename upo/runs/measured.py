@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from upo.data.rating_data import RatingData
+from upo.data.withheld import Withheld
 from upo.evaluation.catalogue import catalogue_recall
 from upo.evaluation.constant import compare, constant_columns
 from upo.evaluation.diagnostics import Diagnosis, Diagnostics, parse_definitions
@@ -48,6 +49,7 @@ def measured(
     mar: MarSet,
     protocol: Protocol,
     stages: Sequence[StageModule],
+    withheld: Withheld | None = None,
 ) -> Measured:
     """Read the test set and measure the propensities.
 
@@ -58,6 +60,7 @@ def measured(
         mar: Its test sample.
         protocol: Says which test rows are read.
         stages: That trained the networks.
+        withheld: Cells that were kept back, which judge the propensities.
     """
     found, space = Measured(), estimator.space
     if len(mar):
@@ -78,9 +81,9 @@ def measured(
             found.values |= each.columns
         if data.truth is not None:
             held = against_truth(diagnoses)
-        elif space.n_held_cells and not fitted_to_all(estimator, stages):
+        elif withheld or (space.n_held_cells and not fitted_to_all(estimator, stages)):
             features = (data.train.user_features, data.train.item_features)
-            held = held_columns(estimator, features)
+            held = held_columns(estimator, features, withheld=withheld)
         else:
             held = {}
         found.beside = held | found.beside
