@@ -12,7 +12,7 @@ from upo.errors import InputError
 from upo.figures import critical_difference
 from upo.report.__main__ import main as report
 from upo.report.gather import gather
-from upo.report.leaderboard import boards
+from upo.report.leaderboard import boards, over_logs
 from upo.runs.by_user import write_users
 
 SEEDS, USERS = 4, 60
@@ -121,6 +121,26 @@ def test_worlds_and_backbones(tmp_path):
     found = boards(gather([tmp_path]))
     assert [board.title for board in found] == ["w, p=0.4, holdout", "w, p=0.5, holdout"]
     assert set(found[0].frame["row"]) == {"ips backbone=mf", "ips backbone=fm"}
+
+
+def test_rows_are_ranked_over_logs(tmp_path):
+    for log in range(4):
+        for place, name in enumerate(("naive", "ips", "dr_jl")):
+            auc = 0.7 - 0.01 * (place if log else 2 - place)
+            rows = [row(name, seed=s, dataset=f"log{log}", auc=auc) for s in range(2)]
+            write_run(tmp_path / f"{log}{name}", rows)
+    write_run(tmp_path / "alone", [row("eib", seed=0, dataset="log0")])  # on one log: not ranked
+    found = boards(gather([tmp_path]))
+    together = over_logs(found)
+    assert together is not None
+    names, ranks = together
+    mean = dict(zip(names, ranks.mean, strict=True))
+    assert mean == {"naive": 1.5, "ips": 2.0, "dr_jl": 2.5}
+    assert over_logs(found[:2]) is None
+    page = tmp_path / "page.md"
+    assert report([str(tmp_path), f"leaderboard={page}"]) == 0
+    assert "## Over 4 logs, by auc" in page.read_text()
+    assert (tmp_path / "page-logs-ranks.png").is_file()
 
 
 def test_the_figure_takes_a_rank_for_each_row():

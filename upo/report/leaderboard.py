@@ -18,8 +18,10 @@ from upo.report.ranks import Ranks, mean_ranks, user_blocks
 from upo.runs.by_user import read_notes, read_users
 
 BASE = "naive"
+LOGS = 3  # boards at least over which rows are ranked
 TESTED = ("auc", "ndcg@", "f1@", "log_loss")
 OTHERS = (*HELD, f"{CATALOGUE}@", "clip", "clip_share", "effective_sample_size", "seconds_per_seed")
+MARKED = (*HELD[:2], "dr_bias", "dr_variance")  # have a best, and no values by user
 COST = ("trials", "trial_seeds", "epochs")
 Floats = NDArray[np.float64]
 
@@ -77,6 +79,22 @@ def boards(frame: pd.DataFrame) -> list[Board]:
     return [_board(part.dropna(axis=1, how="all"), keys, worlds) for _, part in parts]
 
 
+def over_logs(found: Sequence[Board]) -> tuple[list[str], Ranks] | None:
+    """Mean ranks over boards, each a block, of the rows that all have; None below three boards.
+
+    Boards are ranked by their first metric.
+    """
+    if len(found) < LOGS:
+        return None
+    each = [board.frame.set_index("row")[board.metrics[0]].dropna() for board in found]
+    rows = [row for row in each[0].index if all(row in column for column in each)]
+    if len(rows) < 2:
+        return None
+    signs = [_sign(board.metrics[0]) for board in found]
+    values = [sign * column[rows].to_numpy() for sign, column in zip(signs, each, strict=True)]
+    return [str(row) for row in rows], mean_ranks(np.stack(values), lower=True)
+
+
 def _board(part: pd.DataFrame, keys: Sequence[str], worlds: Sequence[str]) -> Board:
     own = [k for k in keys if k in part and k not in worlds and part[k].astype(str).nunique() > 1]
     world = [
@@ -94,12 +112,12 @@ def _board(part: pd.DataFrame, keys: Sequence[str], worlds: Sequence[str]) -> Bo
     rows = [_figures(line, part) for line in order]
     for metric in metrics:
         _compare(order, rows, metric, base)
-    for column in HELD[:2]:
+    for column in MARKED:
         if column in part:
             _mark(order, rows, column)
     found = pd.DataFrame(rows)
     return Board(
-        name=file_name(title.replace(", ", "-").replace(" ", "_")),
+        name=file_name(title.replace(", ", "-").translate({32: "_", 61: None})),
         title=title,
         metrics=metrics,
         frame=found,

@@ -11,8 +11,8 @@ from upo import figures
 from upo.core.files import write_atomically
 from upo.core.text import guarded, markdown
 from upo.metrics.names import CATALOGUE
-from upo.report.leaderboard import BASE, Board
-from upo.report.ranks import cliques
+from upo.report.leaderboard import BASE, Board, over_logs
+from upo.report.ranks import Ranks, cliques
 
 HEAD = """# Leaderboard
 
@@ -42,6 +42,12 @@ def write(boards: Sequence[Board], path: Path, command: str) -> list[Path]:
         drawn = _figure(board, path)
         written += [] if drawn is None else [drawn]
         parts.append(text(board, drawn))
+    together = over_logs(boards)
+    if together is not None:
+        rows, ranks = together
+        title = f"Over {ranks.blocks} logs, by {', '.join({board.metrics[0] for board in boards})}"
+        written.append(_ranked(rows, ranks, title, path.with_name(f"{path.stem}-logs-ranks.png")))
+        parts.append(_together(rows, ranks, title, written[-1]))
     write_atomically(path, "\n".join(parts))
     frame = pd.concat([board.frame.assign(board=board.title) for board in boards])
     first = ["board", *(name for name in frame.columns if name != "board")]
@@ -108,17 +114,35 @@ def _verdict(board: Board) -> list[str]:
 def _figure(board: Board, path: Path) -> Path | None:
     if board.ranks is None:
         return None
-    names = list(board.frame["row"])
-    ranks = board.ranks
+    title = f"{board.metrics[0]} over {board.ranks.blocks} blocks of test users\n{board.title}"
+    place = path.with_name(f"{path.stem}-{board.name}-ranks.png")
+    return _ranked(list(board.frame["row"]), board.ranks, title, place)
+
+
+def _ranked(rows: Sequence[str], ranks: Ranks, title: str, path: Path) -> Path:
     drawn = figures.critical_difference(
-        names,
+        rows,
         ranks.mean,
         cliques(sorted(ranks.mean), ranks.critical),
         ranks.critical,
-        title=f"{board.metrics[0]} over {ranks.blocks} blocks of test users\n{board.title}",
+        title=title,
         highlight=BASE,
     )
-    return figures.save(drawn, path.with_name(f"{path.stem}-{board.name}-ranks.png"))
+    return figures.save(drawn, path)
+
+
+def _together(rows: Sequence[str], ranks: Ranks, title: str, drawn: Path) -> str:
+    """Mean ranks over logs in Markdown."""
+    order = sorted(zip(ranks.mean.tolist(), rows, strict=True))
+    lines = [
+        f"## {title}",
+        "",
+        f"Rows differ by {ranks.critical:.2f} mean ranks (Nemenyi, 5 %).",
+        "",
+    ]
+    lines += ["| row | mean rank |", "|---|---:|"]
+    lines += [f"| {markdown(row)} | {rank:.2f} |" for rank, row in order]
+    return "\n".join([*lines, "", f"![Mean ranks over logs]({drawn.name})", ""])
 
 
 def _number(value: Any, form: str) -> str:
