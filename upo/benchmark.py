@@ -172,6 +172,8 @@ def _name(config: DictConfig, wanted: Wanted) -> str:
     parts = [str(config.dataset.name), str(config.protocol.name)]
     backbones = [word for word in wanted.overrides if word.startswith("backbone=")]
     parts += [word.partition("=")[2] for word in backbones[-1:]]
+    if config.propensity.withhold:
+        parts.append(f"withhold{config.propensity.withhold:g}")
     if wanted.search is not None:
         budget = wanted.search[1]
         parts.append(f"tuned{budget.trials}x{budget.seeds}")

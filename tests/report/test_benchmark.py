@@ -97,13 +97,14 @@ def test_a_budget_without_a_search_is_refused(word):
 
 def test_benchmarks_of_other_backbones_and_budgets_lie_apart():
     names = []
-    for words in ([], ["backbone=mf_plain"], ["tune=small"], ["tune=small", "trials=4"]):
+    settings = "", "backbone=mf_plain", "propensity.withhold=0.1", "tune=small trials=4"
+    for words in map(str.split, settings):
         wanted = module.split_arguments([*SMALL, *words])
         names.append(module._name(module.compose_run("naive", wanted.words), wanted))
     assert names == [
         "synthetic-holdout",
         "synthetic-holdout-mf_plain",
-        "synthetic-holdout-tuned16x1",
+        "synthetic-holdout-withhold0.1",
         "synthetic-holdout-tuned4x1",
     ]
 

@@ -123,6 +123,17 @@ def test_worlds_and_backbones(tmp_path):
     assert set(found[0].frame["row"]) == {"ips backbone=mf", "ips backbone=fm"}
 
 
+def test_rows_that_learned_from_other_logs_share_no_board(tmp_path):
+    write(tmp_path, "naive", 0.0, kept=False)
+    for name, share in (("ips", 0.1), ("dr_jl", 0.0)):
+        config = {"propensity": {"withhold": share}}
+        write_run(tmp_path / name, [row(name, seed=s) for s in range(2)], config)
+    found = boards(gather([tmp_path]))
+    rows = [set(board.frame["row"]) for board in found]
+    assert {"ips"} in rows
+    assert not any({"ips", "dr_jl"} <= each for each in rows)
+
+
 def test_rows_are_ranked_over_logs(tmp_path):
     for log in range(4):
         for place, name in enumerate(("naive", "ips", "dr_jl")):

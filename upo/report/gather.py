@@ -23,6 +23,7 @@ GROUP = ["dataset", "protocol", DIAGNOSTICS]  # what one table may not mix
 TEXT = {*FIXED, DIAGNOSTICS} - {"seed"}
 CONFIGS = (Path(".hydra") / "config.yaml", Path("config.yaml"))
 WORLD = "dataset.p"  # of a simulated world; rows carry it even where all have the same
+WITHHELD = "propensity.withhold"  # rows with and without it have learned from other logs
 # settings that change what a run says or where, not what it measures
 ASIDE = ("seeds", "resume", "progress", "figures", "compare_with", "paths", "logger", "hydra")
 
@@ -196,7 +197,9 @@ def _add_swept(runs: Sequence[tuple[list[dict[str, Any]], dict[str, Any], Path]]
             where = (rows[0]["dataset"], rows[0]["estimator"], key)
             seen.setdefault(where, set()).add(repr(value))
     differing = dict.fromkeys(
-        k for (_, _, k), v in seen.items() if k == WORLD or (len(v) > 1 and "." in k)
+        k
+        for (_, _, k), v in seen.items()
+        if k == WORLD or (k == WITHHELD and v != {"0.0"}) or (len(v) > 1 and "." in k)
     )
     kept: list[list[Any]] = []
     for key in differing:

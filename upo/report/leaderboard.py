@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from upo.core.text import file_name
 from upo.errors import InputError
 from upo.metrics.names import CATALOGUE, HELD, lower_is_better
-from upo.report.gather import DEFAULT_DIAGNOSTICS, DIAGNOSTICS, short_names, swept
+from upo.report.gather import DEFAULT_DIAGNOSTICS, DIAGNOSTICS, WITHHELD, short_names, swept
 from upo.report.paired import Difference, crossed_bootstrap, holm
 from upo.report.ranks import Ranks, mean_ranks, user_blocks
 from upo.runs.by_user import read_notes, read_users
@@ -74,7 +74,7 @@ def boards(frame: pd.DataFrame) -> list[Board]:
     if frame.empty:
         raise InputError("A leaderboard needs runs with diagnostics=correct; none is there.")
     keys = swept(frame)
-    worlds = [key for key in keys if key.startswith("dataset.")]
+    worlds = [key for key in keys if key.startswith("dataset.") or key == WITHHELD]
     parts = frame.groupby(["dataset", "protocol", *worlds], sort=True, dropna=False)
     return [_board(part.dropna(axis=1, how="all"), keys, worlds) for _, part in parts]
 

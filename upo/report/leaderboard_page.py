@@ -66,7 +66,8 @@ def text(board: Board, drawn: Path | None = None) -> str:
     for metric in board.metrics:
         head += [SHORT.get(metric, metric), *(["to naive"] if metric in paired else [])]
     recall = next((c for c in board.frame if str(c).startswith(CATALOGUE)), None)
-    head += ["ECE (floor), 1e-3", "BMSE (floor), 1e-3", "catalogue recall"]
+    head += ["ECE (floor), 1e-3", "BMSE (floor), 1e-3", "DR bias, 1e-3", "DR variance, 1e-5"]
+    head += ["catalogue recall"]
     head += ["clip", "at clip", "ESS", "budget", "s / seed"]
     lines = [f"## {markdown(board.title)}", "", *_verdict(board), ""]
     lines += ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
@@ -76,6 +77,8 @@ def text(board: Board, drawn: Path | None = None) -> str:
             cells.append(_marked(row, metric, "{:.4f}"))
             cells += [_paired(row, metric)] if metric in paired else []
         cells += [_floored(row, "held_ece"), _floored(row, "held_bmse")]
+        for name, scale in (("dr_bias", 1e3), ("dr_variance", 1e5)):
+            cells.append(_marked(row, name, "{:.3g}", scale))
         cells.append("" if recall is None else _number(row.get(recall), "{:.4f}"))
         for name, form in (("clip", "{:.3g}"), ("clip_share", "{:.0%}")):
             cells.append(_number(row.get(name), form))
@@ -149,10 +152,11 @@ def _number(value: Any, form: str) -> str:
     return "" if value is None or math.isnan(value) else form.format(value)
 
 
-def _marked(row: dict[Any, Any], name: str, form: str) -> str:
-    shown = _number(row.get(name), form)
-    if not shown:
+def _marked(row: dict[Any, Any], name: str, form: str, scale: float = 1.0) -> str:
+    value = row.get(name, math.nan)
+    if math.isnan(value):
         return ""
+    shown = form.format(scale * value)
     return f"**{shown}**" if row[f"{name}_best"] else f"{shown} =" if row[f"{name}_tied"] else shown
 
 
@@ -168,9 +172,7 @@ def _floored(row: dict[Any, Any], name: str) -> str:
     value, floor = row.get(name), row.get(f"{name}_floor")
     if value is None or floor is None or math.isnan(value):
         return ""
-    scaled = {name: 1e3 * value, f"{name}_best": row[f"{name}_best"]}
-    scaled[f"{name}_tied"] = row[f"{name}_tied"]
-    return f"{_marked(scaled, name, '{:.3g}')} ({1e3 * floor:.3g})"
+    return f"{_marked(row, name, '{:.3g}', 1e3)} ({1e3 * floor:.3g})"
 
 
 def _budget(row: dict[Any, Any]) -> str:
