@@ -12,6 +12,7 @@ read them, whatever the row.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -81,7 +82,10 @@ def _sums(
     bins = edges.shape[-1] + 1
     weights = held.observed_weight, held.drawn_weight
     totals: list[Tensor] = []
-    for pairs, weight, observed in held.cells():
+    probe = held.probe()
+    nothing = torch.zeros(probe.users.shape, dtype=torch.float64, device=probe.users.device)
+    # a rank without a share adds zeros, of the right shapes
+    for pairs, weight, observed in chain([(probe, nothing, False)], held.cells()):
         p_hat, phi = unclipped(estimator, pairs), features_of(estimator, pairs, features)
         o = torch.full_like(p_hat, float(observed))
         index = bins_from_edges(p_hat, edges)
