@@ -108,6 +108,8 @@ def test_it_is_compiled_where_that_pays(monkeypatch):
     assert compiling_pays(1000, -(-LEAST_PAIRS // 1000), few, CPU)
     assert not compiling_pays(1000, 1000, few, CPU)
     assert not compiling_pays(LEAST_STEPS, 10, few, torch.device("cuda"))
+    assert compiling_pays(LEAST_STEPS, 10, few, CPU, taken=LEAST_STEPS // 2)
+    assert not compiling_pays(LEAST_STEPS, 10, few, CPU, taken=LEAST_STEPS // 2 - 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: FEW_THREADS)
     assert compiling_pays(LEAST_STEPS, 10, many, CPU)
     monkeypatch.setattr(compiled, "compiler_found", lambda: False)
@@ -116,10 +118,24 @@ def test_it_is_compiled_where_that_pays(monkeypatch):
 
 def test_a_resumed_stage_decides_as_the_killed_one():
     """Another decision would end in other last bits."""
-    module = make_module(None, epochs=LEAST_STEPS)
-    kind = module._recorder()
-    module.first_epoch = LEAST_STEPS - 1
-    assert module._recorder() is kind or not compiled.compiler_found()
+    steps = make_module(None).steps_per_epoch
+    module = make_module(None, epochs=LEAST_STEPS // steps + 1)
+    kinds = []
+    for epoch in range(module.plan.epochs):
+        module.first_epoch = epoch
+        kinds.append(module._recorder())
+    half = -(-LEAST_STEPS // (2 * steps))
+    assert CompiledStep not in kinds[:half]
+    assert set(kinds[half:]) == {CompiledStep} or not compiled.compiler_found()
+
+
+def test_a_stage_goes_on_compiled_where_it_turns_out_long(monkeypatch):
+    monkeypatch.setattr("upo.training.stage.compiling_pays", lambda *args: args[-1] > 0)
+    module = make_module(None, epochs=100)
+    continue_from(module, 0)
+    assert not isinstance(module._recording, CompiledStep)
+    continue_from(module, 1)
+    assert isinstance(module._recording, CompiledStep) or not compiled.compiler_found()
 
 
 def test_a_wrong_setting_ends_in_a_sentence():

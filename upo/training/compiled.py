@@ -29,19 +29,29 @@ class CompilerError(InputError):
     """A step could not be compiled here."""
 
 
-def compiling_pays(steps: int, pairs: int, parameters: int, device: torch.device) -> bool:
+def compiling_pays(
+    steps: int, pairs: int, parameters: int, device: torch.device, taken: int | None = None
+) -> bool:
     """Whether compiling saves more time than it takes.
+
+    Most stages stop by patience, long before their last epoch. So a stage that may be long enough
+    is compiled once it has come half as far as is worth it.
 
     Args:
         steps: Steps of the stage, at most.
         pairs: Rows and pairs of all replicas in a step.
         parameters: Of all replicas.
         device: Where they are taken; only the CPU's code is compiled unasked.
+        taken: Steps taken so far; None where that does not matter.
     """
-    worth = steps >= LEAST_STEPS or steps * pairs >= LEAST_PAIRS
+    worth = _worth(steps, pairs) and (taken is None or _worth(2 * taken, pairs))
     threads = torch.get_num_threads()
     worth = worth and (threads <= FEW_THREADS or parameters * threads <= MOST_PARAMETERS)
     return worth and device.type == "cpu" and compiler_found()
+
+
+def _worth(steps: int, pairs: int) -> bool:
+    return steps >= LEAST_STEPS or steps * pairs >= LEAST_PAIRS
 
 
 def compiler_found() -> bool:

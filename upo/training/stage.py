@@ -133,6 +133,8 @@ class StageModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.epoch_logs = {}
+        if self.compiled is None and type(self._recording) is Recording and self._compile_now():
+            self._recording = None
         for learner in self.learners.values():
             learner.on_epoch_start(self.epoch, self.sampler)
 
@@ -199,17 +201,19 @@ class StageModule(L.LightningModule):
                 warnings.warn(f"compile=true: steps of {self.stage!r} {UNRECORDED}", stacklevel=2)
                 self.compiled = None
             return None
-        # counted from the start of the stage: a resumed run must come to the same answer
-        steps = self.plan.epochs * self.steps_per_epoch
+        if self._compile_now() if self.compiled is None else self.compiled:
+            return CompiledStep
+        to_come = (self.plan.epochs - self.epoch) * self.steps_per_epoch
+        wanted = to_come >= LEAST_STEPS if self.replay is None else self.replay
+        return Recording if wanted else None
+
+    def _compile_now(self) -> bool:
+        """Whether compiling pays from this epoch on: a resumed run comes to the same answer."""
+        steps, taken = self.plan.epochs * self.steps_per_epoch, self.epoch * self.steps_per_epoch
         batch = self.sampler.observed_batch + self.sampler.pair_batch
         # and a smaller stack to that of the whole
         parameters = self.replicas * self.estimator.parameters_per_replica
-        pays = compiling_pays(steps, self.replicas * batch, parameters, self.device)
-        if pays if self.compiled is None else self.compiled:
-            return CompiledStep
-        to_come = steps - self.epoch * self.steps_per_epoch
-        wanted = to_come >= LEAST_STEPS if self.replay is None else self.replay
-        return Recording if wanted else None
+        return compiling_pays(steps, self.replicas * batch, parameters, self.device, taken)
 
     def _show(self, name: str, value: Tensor) -> None:  # [R]
         """Put the mean of a validation's value on the bar; loggers get it with the epoch."""
