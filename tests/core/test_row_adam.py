@@ -186,7 +186,7 @@ def test_which_path_depends_on_sizes_alone():
     table = make_table(2)
     gradient = table.gradient(by_rows=True)
     for size, expected in ((N // 3, True), (N // 3 + 1, False)):
-        gradient.lookups = [(torch.zeros(2, 1, dtype=torch.int64), size)]
+        gradient.lookups = [lookups.Lookup(torch.zeros(2, 1, dtype=torch.int64), size)]
         assert gradient.row_wise is expected
     assert not table.gradient(by_rows=False).row_wise
 

@@ -12,8 +12,16 @@ from upo.core.layers import ReplicaEmbedding
 from upo.core.optim import ReplicaAdam
 from upo.core.row_adam import RowAdam
 from upo.errors import InputError
+from upo.functional.imputation import omega_mrdr
 from upo.functional.pointwise import cross_entropy
-from upo.learners.prediction import DoublyRobust, InversePropensity, Naive, PredictionLearner
+from upo.learners.imputation import ImputationLearner
+from upo.learners.prediction import (
+    DoublyRobust,
+    InversePropensity,
+    Naive,
+    PredictionLearner,
+    SelfNormalized,
+)
 from upo.learners.propensity import PropensityLearner
 from upo.models.bins import Bins
 from upo.models.estimator import Estimator
@@ -28,7 +36,12 @@ NETWORKS = {
     "ncf": partial(NeuralCollaborativeFiltering, dim=3, hidden=[4]),
     "additive": partial(AdditivePropensity, dim=3),
 }
-OBJECTIVES = {"naive": Naive, "ips": InversePropensity, "dr": DoublyRobust}
+OBJECTIVES = {
+    "naive": Naive,
+    "ips": InversePropensity,
+    "snips": SelfNormalized,
+    "dr": DoublyRobust,
+}
 ONE = {"rows": 0.3, "biases": 0.7}
 EACH = {"rows": [0.3, 0.0, 2.0], "biases": [0.0, 0.7, 0.1]}
 
@@ -78,16 +91,16 @@ def gradients(learner, batch, monkeypatch):
 
 
 def formula(network, parts, strengths, replicas):
-    """The penalty ``[R]`` as it is written, of the batches that the loss reads."""
+    """The penalty ``[R]`` as it is written, of the weighted batches that the loss reads."""
     value = torch.zeros(replicas)
-    for pairs in parts:
+    for pairs, weight in parts:
         for table in (m for m in network.modules() if isinstance(m, ReplicaEmbedding)):
             users = table.n == pairs.space.n_users
             strength = torch.as_tensor(strengths["biases" if table.dim == 1 else "rows"])
             rows = table.tables()[
                 torch.arange(replicas)[:, None], pairs.users if users else pairs.items
             ]
-            value = value + strength * (rows**2).sum(-1).mean(-1)
+            value = value + strength * (weight * (rows**2).sum(-1)).mean(-1)
     return value / len(parts)
 
 
@@ -106,7 +119,12 @@ def test_gradients_are_those_of_the_formula(
         batch = BatchSampler(estimator.space, "test", *sizes).chunk(0, 1)[0]
         plain = gradients(make(), batch, monkeypatch)
         with_penalty = gradients(make(penalty=OmegaConf.create(strengths)), batch, monkeypatch)
-        parts = [batch.rows, batch.pairs] if objective == "dr" else [batch.rows]
+        weight = 1.0 / estimator.p_hat(batch.rows)
+        weight = {
+            "naive": 1.0,
+            "snips": weight / weight.mean(-1, keepdim=True),
+        }.get(objective, weight * estimator.space.density)
+        parts = [(batch.rows, weight)] + [(batch.pairs, 1.0)] * (objective == "dr")
         prediction = estimator.networks["prediction"]
         value = formula(prediction, parts, strengths, 3)
         expected = dict(
@@ -140,13 +158,35 @@ def test_the_propensity_takes_it(float64, monkeypatch):
     plain = gradients(make(), batch, monkeypatch)
     penalised = gradients(make(penalty=ONE), batch, monkeypatch)
     network = estimator.networks["propensity"]
-    value = formula(network, [batch.pairs], ONE, 3).sum()
+    value = formula(network, [(batch.pairs, 1.0)], ONE, 3).sum()
     for name, g in zip(
         ("user.weight", "item.weight"),
         torch.autograd.grad(value, [network.user.weight, network.item.weight]),
         strict=True,
     ):
         torch.testing.assert_close(penalised[name] - plain[name], g, rtol=0, atol=1e-13)
+
+
+def test_imputations_take_it_with_the_weights_of_their_loss(optimizer, float64, monkeypatch):
+    estimator = make_estimator("mf")
+    batch = BatchSampler(estimator.space, "test", 40, 0).chunk(0, 1)[0]
+    make = partial(
+        ImputationLearner, estimator, optimizer=optimizer, omega=omega_mrdr, network="prediction"
+    )
+    plain = gradients(make(), batch, monkeypatch)
+    penalised = gradients(make(penalty=ONE), batch, monkeypatch)
+    weight = estimator.space.density * omega_mrdr(estimator.p_hat(batch.rows))
+    network = estimator.networks["prediction"]
+    value = formula(network, [(batch.rows, weight)], ONE, 3).sum()
+    named = dict(network.named_parameters())
+    tables = [name for name in named if named[name].ndim == 2 and "global" not in name]
+    for name, g in zip(
+        tables,
+        torch.autograd.grad(value, [named[t] for t in tables], allow_unused=True),
+        strict=True,
+    ):
+        if g is not None:
+            torch.testing.assert_close(penalised[name] - plain[name], g, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_a_plan_is_resolved_on_its_log():
     assert (beside.observed_batch, beside.pair_batch) == (rows, 4 * rows)
     assert debias.steps == space.n_train // rows
     assert debias.epochs == max(40, -(-2400 // debias.steps))
-    assert debias.patience == min(20, max(3, -(-120 // debias.steps)))
+    assert debias.patience == min(100, max(3, -(-1200 // debias.steps)))
     propensity = StagePlan(pair_batch="auto", select=True, **AUTO).at(space)
     assert propensity.pair_batch == 4096
     assert propensity.steps == -(-space.n_train_cells // 4096)

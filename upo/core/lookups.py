@@ -8,7 +8,7 @@ step costs its batch, not its tables; all shapes follow from the sizes of the ba
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -21,21 +21,35 @@ from upo.core.distributed import share, world_size
 ROWS_PER_LOOKUP = 3
 
 _collected: dict[int, "TableGradient"] = {}  # id of a table's weight -> sum of its gradients
-_batch_sizes: list[int] = []  # of the batch whose lookups are made, over all ranks
+_batches: list[tuple[int, bool]] = []  # whose lookups are made: size over all ranks, rated
+
+
+class Lookup(NamedTuple):
+    """Rows that a step looked up in a table, one of which may occur several times.
+
+    Attributes:
+        rows: ``[R, b]``, of this rank's slice of a batch.
+        size: Of the batch, over all ranks.
+        rated: They are of rows of O, whose errors a loss may weigh.
+    """
+
+    rows: Tensor
+    size: int
+    rated: bool = False
 
 
 @contextmanager
-def batch_of(total: int) -> Iterator[None]:
+def batch_of(total: int, *, rated: bool = False) -> Iterator[None]:
     """Lookups within the block are those of a batch of ``total`` pairs, this rank's slice of it."""
-    _batch_sizes.append(total)
+    _batches.append((total, rated))
     try:
         yield
     finally:
-        _batch_sizes.pop()
+        _batches.pop()
 
 
-def _batch_size(rows: Tensor) -> int:
-    return _batch_sizes[-1] if _batch_sizes else rows.shape[1] * world_size()
+def _batch(rows: Tensor) -> tuple[int, bool]:
+    return _batches[-1] if _batches else (rows.shape[1] * world_size(), False)
 
 
 class TableGradient:
@@ -49,8 +63,7 @@ class TableGradient:
 
     Attributes:
         total: The sum, ``[R * n, k]``.
-        lookups: Rows ``[R, b]`` of each lookup, and the size of its batch over all ranks. A row may
-            occur several times.
+        lookups: What was looked up.
         share: ``[R * n, 1]``, where the whole table is read: how often each row was looked up, each
             time divided by the size of the batch.
         all_rows: The table was used otherwise too, which counts as looking up every row.
@@ -61,7 +74,7 @@ class TableGradient:
         self.total = torch.zeros_like(weight, requires_grad=False)
         self.fresh = True
         self.all_rows = self.dense = False
-        self.lookups: list[tuple[Tensor, int]] = []
+        self.lookups: list[Lookup] = []
         self.waiting: list[Tensor] = []  # gradients that other ranks' are to be added to
         self.share: Tensor | None = None
 
@@ -71,17 +84,17 @@ class TableGradient:
             self.total.zero_()
         self.fresh = False
 
-    def add(self, rows: Tensor, size: int, grad: Tensor) -> None:  # [R, b], [R * b, k]
+    def add(self, lookup: Lookup, grad: Tensor) -> None:  # [R * b, k]
         """Add the gradient of a lookup."""
-        self.lookups.append((rows, size))
+        self.lookups.append(lookup)
         if self.by_rows and world_size() > 1:
-            self.waiting.append(grad.view(*rows.shape, -1))
+            self.waiting.append(grad.view(*lookup.rows.shape, -1))
         else:
-            self.total.index_add_(0, rows.reshape(-1), grad)
+            self.total.index_add_(0, lookup.rows.reshape(-1), grad)
 
-    def add_whole(self, rows: Tensor, size: int, grad: Tensor) -> None:  # [R, b], [R * n, k]
+    def add_whole(self, lookup: Lookup, grad: Tensor) -> None:  # [R * n, k]
         """Add a gradient of the whole table, which is 0 outside of the rows that were looked up."""
-        self.lookups.append((rows, size))
+        self.lookups.append(lookup)
         self.waiting.append(grad[:0])  # in its place
         self.total.add_(grad)
         self.dense = True
@@ -100,36 +113,43 @@ class TableGradient:
     def row_wise(self) -> bool:
         """Whether rows are gathered and scattered: of sizes alone, so all ranks agree."""
         n = len(self.total) // self.replicas
-        looked_up = sum(size for _, size in self.lookups)
+        looked_up = sum(lookup.size for lookup in self.lookups)
         return self.by_rows and not self.dense and looked_up * ROWS_PER_LOOKUP < n
 
     @property
     def rows(self) -> Tensor:  # [R, B]
         """Rows of all lookups."""
-        found = [rows for rows, _ in self.lookups]
+        found = [lookup.rows for lookup in self.lookups]
         return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
     @torch.no_grad()
-    def penalise(self, weight: Tensor, strength: float | Tensor) -> None:
+    def penalise(
+        self, weight: Tensor, strength: float | Tensor, importance: Tensor | None = None
+    ) -> None:
         r"""Add the gradient of :math:`\lambda` times the mean over lookups of their penalties.
 
-        The penalty of a lookup is the mean over its batch of :math:`\|row\|^2`.
+        The penalty of a lookup is the mean over its batch of :math:`\|row\|^2`, each times its
+        importance.
 
         Args:
             weight: The table.
             strength: :math:`\lambda`, a number or ``[R]``.
+            importance: At least 0, of each of the rated rows ``[R, b]``; 1 if not given, as it is
+                of others.
         """
         strength = strength / len(self.lookups)
         if self.row_wise:
-            for rows, size in self.lookups:
+            for rows, size, rated in self.lookups:
                 found = weight.index_select(0, rows.reshape(-1))
+                if rated and importance is not None:
+                    found = found * importance.reshape(-1, 1)
                 if isinstance(strength, Tensor):
                     by_replica = strength.to(found, non_blocking=True)[:, None, None]
                     found = (found.view(*rows.shape, -1) * by_replica).view_as(found)
                 factor = 1.0 if isinstance(strength, Tensor) else strength
                 self.total.index_add_(0, rows.reshape(-1), found, alpha=2.0 * factor / size)
             return
-        part = self.shares()
+        part = self.shares() if importance is None else self._counted(importance)
         if isinstance(strength, Tensor):
             there = strength.to(part, non_blocking=True)
             by_replica = part.view(self.replicas, -1) * there[:, None]
@@ -140,12 +160,17 @@ class TableGradient:
     def shares(self) -> Tensor:
         """``share``; of this rank's lookups, until those of all ranks are added."""
         if self.share is None:
-            share, one = self.total.new_zeros(len(self.total)), self.total.new_ones(1)
-            for rows, size in self.lookups:
-                ones = one.expand(rows.numel())
-                share.index_add_(0, rows.reshape(-1), ones, alpha=1.0 / size)
-            self.share = share.unsqueeze(1)
+            self.share = self._counted(None)
         return self.share
+
+    def _counted(self, importance: Tensor | None) -> Tensor:  # [R, b] -> [R * n, 1]
+        share, one = self.total.new_zeros(len(self.total)), self.total.new_ones(1)
+        for rows, size, rated in self.lookups:
+            each = one.expand(rows.numel())
+            if rated and importance is not None:
+                each = importance.reshape(-1)
+            share.index_add_(0, rows.reshape(-1), each, alpha=1.0 / size)
+        return share.unsqueeze(1)
 
     def touched(self) -> Tensor:  # [R * n, 1]
         """1 for looked-up rows, 0 for others."""
@@ -160,9 +185,10 @@ class TableGradient:
 
     def scatter_waiting(self) -> None:
         """Add this rank's waiting gradients to the sum."""
-        for (rows, _), grad in zip(self.lookups, self.waiting, strict=True):
+        for lookup, grad in zip(self.lookups, self.waiting, strict=True):
             if len(grad):
-                self.total.index_add_(0, rows.reshape(-1), grad.reshape(-1, grad.shape[-1]))
+                rows = lookup.rows.reshape(-1)
+                self.total.index_add_(0, rows, grad.reshape(-1, grad.shape[-1]))
         self.waiting.clear()
 
     def finish(self) -> None:
@@ -170,8 +196,8 @@ class TableGradient:
         if self.by_rows and not self.row_wise:
             self.total.zero_()
         elif self.by_rows:
-            for rows, _ in self.lookups:
-                self.total.index_fill_(0, rows.reshape(-1), 0.0)
+            for lookup in self.lookups:
+                self.total.index_fill_(0, lookup.rows.reshape(-1), 0.0)
         self.lookups.clear()
         self.waiting.clear()
         self.share, self.all_rows, self.dense = None, False, False
@@ -183,7 +209,7 @@ class Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: Tensor) -> Tensor:  # [R * n, k], [R, b]
         ctx.save_for_backward(rows)
-        ctx.table, ctx.shape, ctx.size = id(weight), weight.shape, _batch_size(rows)
+        ctx.table, ctx.shape, ctx.batch = id(weight), weight.shape, _batch(rows)
         # not nn.functional.embedding: on the CPU its backward takes three times as long
         return weight.index_select(0, rows.reshape(-1))
 
@@ -192,7 +218,7 @@ class Rows(torch.autograd.Function):
         (rows,) = ctx.saved_tensors
         gradient = _collected.get(ctx.table)
         if gradient is not None:
-            gradient.add(rows, ctx.size, grads[0])
+            gradient.add(Lookup(rows, *ctx.batch), grads[0])
             return None, None
         return grads[0].new_zeros(ctx.shape).index_add(0, rows.reshape(-1), grads[0]), None
 
@@ -203,7 +229,7 @@ class Whole(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: Tensor) -> Tensor:  # [R * n, k], [R, b]
         ctx.save_for_backward(rows)
-        ctx.table, ctx.size = id(weight), _batch_size(rows)
+        ctx.table, ctx.batch = id(weight), _batch(rows)
         return weight.view_as(weight)
 
     @staticmethod
@@ -213,9 +239,9 @@ class Whole(torch.autograd.Function):
         if gradient is None:
             return grads[0], None
         if gradient.by_rows:
-            gradient.add_whole(rows, ctx.size, grads[0])
+            gradient.add_whole(Lookup(rows, *ctx.batch), grads[0])
             return None, None
-        gradient.lookups.append((rows, ctx.size))
+        gradient.lookups.append(Lookup(rows, *ctx.batch))
         return grads[0], None
 
 
@@ -251,17 +277,16 @@ def exchange(gradients: Sequence[TableGradient]) -> None:
     few = [gradient for gradient in gradients if gradient.row_wise and gradient.lookups]
     if not few:
         return
-    rows = _gathered([(rows, size) for g in few for rows, size in g.lookups])
+    rows = gathered([(x.rows, x.size) for g in few for x in g.lookups])
     pairs = [pair for g in few for pair in zip(g.waiting, g.lookups, strict=True)]
-    found = _gathered([(grad, size) for grad, (_, size) in pairs])
+    found = gathered([(grad, lookup.size) for grad, lookup in pairs])
     for gradient in few:
-        sizes = [size for _, size in gradient.lookups]
-        gradient.lookups = [(next(rows).contiguous(), size) for size in sizes]
-        gradient.waiting = [next(found) for _ in sizes]
+        gradient.lookups = [x._replace(rows=next(rows).contiguous()) for x in gradient.lookups]
+        gradient.waiting = [next(found) for _ in gradient.lookups]
         gradient.scatter_waiting()
 
 
-def _gathered(parts: list[tuple[Tensor, int]]) -> Iterator[Tensor]:  # [R, b, ...] -> [R, B, ...]
+def gathered(parts: list[tuple[Tensor, int]]) -> Iterator[Tensor]:  # [R, b, ...] -> [R, B, ...]
     """Slices of batches (with the size of each batch) put together over ranks, in one message."""
     ranks = world_size()
     padded = []

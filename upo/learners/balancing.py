@@ -196,5 +196,5 @@ class RegularizedPredictionLearner(PredictionLearner):
             value = term(self.estimator, batch)
             logs[name] = value.detach()
             total = total + value
-        self.step(total)
+        self.step(total, self.importance(batch))
         return logs

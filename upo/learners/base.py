@@ -1,14 +1,14 @@
 """A learner: one player's network, loss and optimiser, with one ``update(batch)``."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from upo.core.distributed import sum_gradients
+from upo.core.distributed import sum_gradients, world_size
 from upo.core.layers import ReplicaEmbedding
-from upo.core.lookups import TableGradient, collecting, exchange
+from upo.core.lookups import TableGradient, collecting, exchange, gathered
 from upo.core.optim import ReplicaAdam
 from upo.core.row_adam import RowAdam
 from upo.errors import InputError
@@ -83,17 +83,26 @@ class GradientLearner(Learner):
         self.by_rows = isinstance(self.optimizer, RowAdam)
         self.penalty = TablePenalty(penalty or {}, estimator.space.replicas)
 
-    def step(self, loss: Tensor) -> None:  # [R]
-        """Descend the sum of the replicas' losses in this learner's parameters alone."""
+    def step(self, loss: Tensor, importance: Tensor | None = None) -> None:  # [R]
+        """Descend the sum of the replicas' losses in this learner's parameters alone.
+
+        Args:
+            loss: Of each replica.
+            importance: How much the loss weighs each row of O of the batch, ``[R, B]``, for the
+                penalty; None if all alike.
+        """
         sums = {id(t.weight): t.gradient(by_rows=self.by_rows) for t in self.tables}
         with collecting(sums):
             found = torch.autograd.grad(loss, self.params, torch.ones_like(loss), allow_unused=True)
-            self.optimizer.update(self._gradients(found, sums))
+            self.optimizer.update(self._gradients(found, sums, importance))
         self.estimator.stepped(self.network)
 
     @torch.no_grad()
     def _gradients(
-        self, found: Sequence[Tensor | None], sums: dict[int, TableGradient]
+        self,
+        found: Sequence[Tensor | None],
+        sums: dict[int, TableGradient],
+        importance: Tensor | None,
     ) -> list[Tensor | TableGradient]:
         """Gradients over all ranks: what autograd found, what lookups gave, and the penalty's."""
         grads: list[Tensor | TableGradient] = []
@@ -106,11 +115,23 @@ class GradientLearner(Learner):
                     rows.add_dense(g)
                 grads.append(rows if self.by_rows else rows.total)
         exchange([x for x in sums.values() if x.by_rows])
+        whole = self._of_all_ranks(importance, sums.values())
         for table in self.tables:
-            self.penalty.add(table, sums[id(table.weight)])
+            rows = sums[id(table.weight)]
+            self.penalty.add(table, rows, whole if rows.row_wise else importance)
         sum_gradients(
             part for x in grads for part in (x.to_sum() if isinstance(x, TableGradient) else [x])
         )
         for p, x in zip(self.params, grads, strict=True):
             p.grad = None if isinstance(x, TableGradient) else x
         return grads
+
+    @staticmethod
+    def _of_all_ranks(
+        importance: Tensor | None, sums: Iterable[TableGradient]
+    ) -> Tensor | None:  # [R, b] -> [R, B]
+        """As ``exchange`` put lookups together, which it did for the same tables."""
+        sizes = [x.size for g in sums if g.row_wise for x in g.lookups if x.rated]
+        if importance is None or not sizes or world_size() == 1:
+            return importance
+        return next(gathered([(importance, sizes[0])])).contiguous()

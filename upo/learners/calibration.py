@@ -80,9 +80,9 @@ class _ExpertsLearner(GradientLearner):
             raise InputError(f"estimator.networks.{network} must be CalibrationExperts.")
         self.experts = experts
 
-    def step(self, loss: Tensor) -> None:  # [R]
+    def step(self, loss: Tensor, importance: Tensor | None = None) -> None:  # [R]
         """Descend, and let the gate go on."""
-        super().step(loss)
+        super().step(loss, importance)
         self.experts.stepped()
 
 

@@ -87,7 +87,7 @@ class ImputationLearner(GradientLearner):
             term = penalty(estimator, rows)
             logs[name] = term.detach()
             loss = loss + term
-        self.step(loss)
+        self.step(loss, estimator.space.density * self.weight(rows))
         return logs
 
     def fit(self, rows: ObservedPairs) -> Tensor:  # [R]

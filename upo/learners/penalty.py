@@ -25,6 +25,12 @@ class TablePenalty:
     two means it was .02 for the doubly robust one, and .08 left it a constant. A batch counts if
     the loss has a gradient to what was looked up for it.
 
+    Where the loss weighs the errors of rows, their penalties have the same weights: what is learned
+    of an item that has few ratings of large weight, or many of small, is then as far from 0 as
+    without weights. Unweighted, users and items whose rows weigh a tenth are penalised ten times:
+    on MovieLens 100K (threshold 4, clip .5) AUC was .766 with and .771 without that for IPS, .767
+    and .776 for DR; over six logs weighting had the lower held-out log-loss once converged.
+
     A row is penalised as often as it is looked up, as in the loss of Koren et al. (2009), eq. (5);
     with the optimiser's decay it would be penalised at every step, though the gradient of its data
     shrinks with the share of steps that see it.
@@ -64,8 +70,16 @@ class TablePenalty:
             )
         return strength
 
-    def add(self, table: ReplicaEmbedding, gradient: TableGradient) -> None:
-        """Add the penalty's gradient to that of a table."""
+    def add(
+        self, table: ReplicaEmbedding, gradient: TableGradient, importance: Tensor | None = None
+    ) -> None:
+        """Add the penalty's gradient to that of a table.
+
+        Args:
+            table: The table.
+            gradient: Of the loss, to which that of the penalty is added.
+            importance: How much the loss weighs each row of O ``[R, B]``; 1 if not given.
+        """
         strength = self.biases if table.dim == 1 else self.rows
         if gradient.lookups and not (isinstance(strength, float) and strength == 0.0):
-            gradient.penalise(table.weight, strength)
+            gradient.penalise(table.weight, strength, importance)

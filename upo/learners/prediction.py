@@ -4,6 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from upo.core.distributed import batch_mean
 from upo.errors import InputError
 from upo.functional import prediction as losses
 from upo.learners.base import GradientLearner, Logs, Optimizer
@@ -13,10 +14,19 @@ from upo.pairs import Batch
 
 
 class Objective(Protocol):
-    """A prediction loss on a batch."""
+    """A prediction loss on a batch.
+
+    One that weighs the errors of rows of O may have a method ``importance`` of the same arguments,
+    which says how much, ``[R, B]`` and about 1 on average: the penalty is weighed alike.
+    """
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """Loss of each replica ``[R]``, with the graph to the prediction network."""
+
+
+def inverse_propensity(estimator: Estimator, batch: Batch) -> Tensor:  # [R, B]
+    """Weight density / p_hat of each row of O, at least 0; about 1 on average."""
+    return estimator.space.density / estimator.p_hat(batch.rows)
 
 
 class Naive:
@@ -38,6 +48,8 @@ class InversePropensity:
 
     replayable = True
 
+    importance = staticmethod(inverse_propensity)
+
     def __init__(self, *, network: str = "prediction") -> None:
         self.network = network
 
@@ -52,6 +64,12 @@ class SelfNormalized:
     """SNIPS: IPS over the sum of its weights."""
 
     replayable = True
+
+    @staticmethod
+    def importance(estimator: Estimator, batch: Batch) -> Tensor:  # [R, B]
+        """Weight of each row of O, 1 on average over the batch."""
+        weight = 1.0 / estimator.p_hat(batch.rows)
+        return weight / batch_mean(weight)[:, None]
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``."""
@@ -69,6 +87,8 @@ class DoublyRobust:
     """
 
     replayable = True
+
+    importance = staticmethod(inverse_propensity)
 
     def __init__(self, *, dr_form: str = "textbook") -> None:
         if dr_form not in ("textbook", "public"):
@@ -113,5 +133,10 @@ class PredictionLearner(GradientLearner):
     def update(self, batch: Batch) -> Logs:
         """Descend; propensity and imputation are frozen."""
         loss = self.objective(self.estimator, batch)
-        self.step(loss)
+        self.step(loss, self.importance(batch))
         return {"loss": loss.detach()}
+
+    def importance(self, batch: Batch) -> Tensor | None:  # [R, B]
+        """How much the objective weighs each row of O; None if all alike."""
+        weigh = getattr(self.objective, "importance", None)
+        return None if weigh is None else weigh(self.estimator, batch)

@@ -7,6 +7,7 @@ from upo.core.distributed import gather_rows, rank, world_size
 from upo.errors import InputError
 from upo.functional.prediction import dr_loss, ips_loss
 from upo.functional.sensitivity import weight_band, worst_weights
+from upo.learners.prediction import inverse_propensity
 from upo.models.estimator import Estimator
 from upo.pairs import Batch
 
@@ -22,6 +23,8 @@ class RobustInversePropensity:
     """
 
     replayable = True
+
+    importance = staticmethod(inverse_propensity)
 
     def __init__(self, *, gamma: float = 1.5) -> None:
         if not 1 <= gamma < float("inf"):

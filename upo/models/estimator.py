@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from upo.core.lookups import batch_of
 from upo.errors import InputError
 from upo.functional.propensity import sigmoid
-from upo.pairs import Pairs, PairSpace
+from upo.pairs import ObservedPairs, Pairs, PairSpace
 
 
 class Derived(nn.Module, ABC):
@@ -171,7 +171,7 @@ class Estimator(nn.Module):
         known = pairs.memo.get((role, what))
         if known is not None and known[0] == version and (known[1] or not graph):
             return known[2]
-        with batch_of(pairs.total):
+        with batch_of(pairs.total, rated=isinstance(pairs, ObservedPairs)):
             value = compute()
         pairs.memo[(role, what)] = (version, graph, value)
         return value

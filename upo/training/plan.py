@@ -13,6 +13,8 @@ PAIRS = 4096  # fewest pairs of D in a step of a propensity, whose bins need the
 PASSES = 16  # pairs of D in an epoch of a propensity, as a multiple of |O|
 LENGTH, EPOCHS = 2400, (40, 400)  # steps in all; epochs at least and at most
 WAIT, PATIENCE = 120, (3, 20)  # steps without improvement; epochs at least and at most
+# With rows of O: factors first fit noise, and the penalty takes them back some hundred steps later.
+ROWS_WAIT, ROWS_PATIENCE = 1200, (3, 100)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class StagePlan:
         if epochs == AUTO:
             epochs = _within(LENGTH, int(steps), EPOCHS)
         if patience == AUTO:
-            patience = _within(WAIT, int(steps), PATIENCE)
+            wait, bounds = (ROWS_WAIT, ROWS_PATIENCE) if rows else (WAIT, PATIENCE)
+            patience = _within(wait, int(steps), bounds)
         return FixedPlan(
             epochs=int(epochs),
             observed_batch=int(rows),
