@@ -114,3 +114,29 @@ def test_the_noise_of_a_gap_is_its_spread_over_batches():
         gaps.append(kernels.balance_gap(w[:, o], k_o[..., o], k_d[..., d]))
     # a spread of 4,000 draws has a relative error of 1.1 %
     torch.testing.assert_close(torch.cat(gaps).std(0)[None], found, rtol=0.04, atol=0)
+
+
+def test_the_worst_function_of_all_pairs_is_the_maximum_mean_discrepancy():
+    x_o, x_d, w = draw(0, 2, 7, 3), draw(1, 2, 9, 3), 2 * draw(2, 2, 7)
+    every = torch.cat([x_o, x_d], dim=1)
+    k = kernels.pair_kernel(every, every)
+    signed = torch.cat([w / 7, torch.full((2, 9), -1 / 9, dtype=torch.float64)], dim=-1)
+    mmd = (signed[:, None] @ k @ signed[..., None]).flatten().sqrt()
+    gap = kernels.balance_gap(w, k[..., :7], k[..., 7:])
+    worst = (kernels.whitening(k, 1e-12) @ gap[..., None]).squeeze(-1)
+    # the kernels' least eigenvalue is of the order of 1e-6, against a ridge of 1e-12
+    torch.testing.assert_close(worst.norm(dim=-1), mmd, rtol=1e-5, atol=0)
+
+
+def test_no_function_of_the_anchors_has_a_larger_quotient_than_the_worst():
+    k = kernels.pair_kernel(x := draw(0, 1, 6, 3), x)
+    d = draw(1, 1, 6) - 0.5
+    worst = (kernels.whitening(k, 1e-10) @ d[..., None]).norm()
+    a = torch.randn(1000, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    best = torch.linalg.solve(k[0], d[0])
+    quotient = (torch.cat([a, best[None]]) @ d[0]).abs()
+    quotient /= torch.einsum(
+        "ni,ij,nj->n", (every := torch.cat([a, best[None]])), k[0], every
+    ).sqrt()
+    assert (quotient <= worst * (1 + 1e-6)).all()
+    torch.testing.assert_close(quotient[-1], worst, rtol=1e-6, atol=0)

@@ -9,13 +9,13 @@ from upo.functional.imputation import omega_jl
 from upo.functional.kernels import balance_gap, balance_noise, expansion_loss
 from upo.functional.prediction import dr_loss
 from upo.learners.imputation import ImputationLearner
-from upo.learners.kernel import AnchorLearner, KernelWeightLearner
+from upo.learners.kernel import AnchorLearner, KernelWeightLearner, WorstCaseWeightLearner
 from upo.learners.prediction import DoublyRobust
 from upo.models.kernel_weight import AdaptiveAnchors, KernelAnchors, KernelWeight
 from upo.pairs import BatchSampler
 
-ROWS = ["kbips", "akbips", "kbdr", "akbdr"]
-PARENTS = {"kbips": "ips", "kbdr": "dr_jl"}
+ROWS = ["kbips", "akbips", "kbdr", "akbdr", "wkb_ips", "wkb_dr"]
+PARENTS = {"kbips": "ips", "kbdr": "dr_jl", "wkb_ips": "ips", "wkb_dr": "dr_jl"}
 FEW = "estimator.networks.anchors.n_anchors=16"
 
 
@@ -104,6 +104,26 @@ def test_one_constant_kernel_gives_weights_of_mean_one():
     # the last steps move the mean by about the learning rate, 0.0025
     torch.testing.assert_close(w.mean(-1), torch.ones(1), rtol=0, atol=5e-3)
     torch.testing.assert_close(gap[:, 0], 1 - w.mean(-1), rtol=0, atol=1e-5)
+
+
+def test_balanced_weights_have_no_worst_function_and_others_a_gradient():
+    _, estimator, _ = built("wkb_ips", FEW, seeds=(0,))
+    roughened(estimator, scale=0.3)
+    space = estimator.space
+    learner = WorstCaseWeightLearner(estimator, optimizer=adam(), slack=0.0, unit="one")
+    learner.on_stage_start()
+    batch = BatchSampler(space, "all", space.n_train, space.n_pairs).chunk(0, 1)[0]
+    k = learner._functions(batch.pairs, torch.zeros(1, 3, dtype=torch.long))
+    every = torch.ones(1, space.n_pairs)
+    assert learner.violation(every, k, k).item() <= 2e-6  # float32 means, and the root's 1e-6
+    one = learner.violation(1.5 * every, torch.ones_like(k[:, :1]), torch.ones_like(k[:, :1]))
+    assert one.item() == pytest.approx(0.5, abs=1e-5)  # the constant alone
+    w = space.density / estimator.weighting.p_hat(estimator, batch.rows)
+    k_o = learner._functions(batch.rows, torch.zeros(1, 3, dtype=torch.long))
+    value = learner.violation(w, k_o, k)
+    grads = torch.autograd.grad(value.sum(), learner.params)
+    assert value.item() > 0.05
+    assert all((g != 0).any() for g in grads)
 
 
 def test_the_slack_of_a_noise_is_below_what_the_base_leaves_and_is_met():
@@ -232,6 +252,8 @@ def test_learners_name_what_they_miss():
         KernelWeightLearner(estimator, optimizer=adam(), slack=-1.0)
     with pytest.raises(InputError, match="unit of the slack"):
         KernelWeightLearner(estimator, optimizer=adam(), unit="sd")
+    with pytest.raises(InputError, match="ridge of the kernels"):
+        WorstCaseWeightLearner(estimator, optimizer=adam(), ridge=0.0)
     with pytest.raises(InputError, match="unit=one"):
         KernelWeightLearner(estimator, optimizer=adam(), summed=True)
     with pytest.raises(InputError, match="KernelAnchors"):

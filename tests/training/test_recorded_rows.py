@@ -14,7 +14,7 @@ from upo.learners.propensity import PropensityLearner
 LABELLED = ("ips_v2", "dr_v2", "dr_gpl", "mrdr_gpl", "dce_dr", "dce_tdr")
 STEPWISE = {row: {"debias"} for row in LABELLED} | {
     row: {"propensity", "refine", "representation", "debias"}
-    for row in ("kbips", "kbdr", "akbips", "akbdr")
+    for row in ("kbips", "kbdr", "akbips", "akbdr", "wkb_ips", "wkb_dr")
 }
 FAST = ("naive", "snips", "upo_ips", "dr_jl", "upo_dr", "mr", "tdr_jl", "dce_dr", "upo_dr scaled")
 ALL = {row: (row,) for row in sorted(path.stem for path in (CONF / "estimator").glob("*.yaml"))} | {

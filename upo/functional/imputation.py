@@ -72,3 +72,18 @@ def omega_mse(p_hat: Tensor, mix: float = 0.5) -> Tensor:  # any shape -> the sa
         mix: :math:`\lambda` in [0, 1]; 1 is DR-BIAS, 0 is MRDR.
     """
     return mix * omega_bias(p_hat) + (1.0 - mix) * omega_mrdr(p_hat)
+
+
+def relative_spread(e_hat: Tensor) -> Tensor:  # [T, R, B] -> [R, B]
+    r"""Standard deviation of T imputed errors of a pair over their mean, at least 0; 0 of zeros.
+
+    The DR variance of a pair exceeds that of IPS where :math:`\hat e>2e`. For a normal e around the
+    imputed error with relative spread :math:`\tau` that has probability :math:`\Phi(-1/2\tau)`,
+    so the pairs of least spread are those whose imputation is least likely to mislead.
+
+    Source: Song et al., "CDR", CIKM 2023, whose filter reads mean and variance. Differs: the
+    criterion is derived here.
+    """
+    mean = e_hat.mean(0)
+    spread = (e_hat - mean).square().mean(0).sqrt()
+    return spread / mean.clamp(min=1e-12)

@@ -117,6 +117,26 @@ def balance_hinge(gap: Tensor, slack: float | Tensor, *, summed: bool = False) -
     return (gap.abs() - allowed).clamp(min=0.0).sum(-1)
 
 
+def whitening(k: Tensor, ridge: float) -> Tensor:  # [R, J, J] -> [R, J, J]
+    r"""Matrix W with :math:`W^\top W=(K+\rho I)^{-1}`, of the anchors' kernels with each other.
+
+    With gaps d of the anchors' kernels, :math:`\|Wd\|` is the largest gap of any function of norm 1
+    that they span: :math:`a^*\propto(K+\rho I)^{-1}d` is the worst one, in closed form. With all
+    pairs as anchors it is the maximum mean discrepancy.
+
+    Source: Gretton et al., "A kernel two-sample test", JMLR 2012, for the worst case of Li et al.,
+    ICLR 2024 (WKBIPS, WKBDR), which public code approaches by gradient ascent.
+
+    Args:
+        k: Kernels of the anchors with each other.
+        ridge: Above 0; anchors that nearly coincide have no functions that tell them apart.
+    """
+    eye = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
+    factor = torch.linalg.cholesky(k + ridge * eye)
+    inverse: Tensor = torch.linalg.solve_triangular(factor, eye.expand_as(k), upper=False)
+    return inverse
+
+
 def expansion_loss(
     target: Tensor, coefficients: Tensor, k_o: Tensor, w: Tensor
 ) -> Tensor:  # [R, B], [R, S], [R, S, B], [R, B] -> [R]

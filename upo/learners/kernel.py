@@ -1,5 +1,7 @@
 """Learners of kernel balancing (KBIPS, KBDR) and of its adaptive anchors (AKBIPS, AKBDR)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,9 @@ from upo.functional.kernels import (
     balance_hinge,
     balance_noise,
     expansion_loss,
+    pair_kernel,
     weight_entropy,
+    whitening,
 )
 from upo.functional.pointwise import cross_entropy
 from upo.learners.balancing import known_gap
@@ -134,19 +138,80 @@ class KernelWeightLearner(GradientLearner):
         self.position += 1
         w = estimator.space.density / estimator.weighting.p_hat(estimator, rows)
         k_o, k_d = self._functions(rows, index), self._functions(batch.pairs, index)
-        gap = balance_gap(w, k_o, k_d)
-        self.slack = allowed = placed(self.slack, gap.device)
-        if self.unit == "noise":  # frozen: weights that vary more are not to be allowed more
-            of_each = allowed[:, None] if isinstance(allowed, Tensor) else allowed
-            allowed = of_each * balance_noise(w.detach(), k_o, k_d)
         entropy = weight_entropy(w)
-        violation = balance_hinge(gap, allowed, summed=self.summed)
+        violation = self.violation(w, k_o, k_d)
         self.step(entropy + self.strength(violation))
         return {"loss": entropy.detach(), "violation": violation.detach()}
+
+    def violation(self, w: Tensor, k_o: Tensor, k_d: Tensor) -> Tensor:
+        """Sum of what gaps exceed the slack by ``[R]``; arguments as ``balance_gap``."""
+        gap = balance_gap(w, k_o, k_d)
+        unit = self.noise(w, k_o, k_d) if self.unit == "noise" else torch.ones_like(gap)
+        return balance_hinge(gap, self.allowed(unit), summed=self.summed)
+
+    def noise(self, w: Tensor, k_o: Tensor, k_d: Tensor) -> Tensor:  # [R, J]
+        """Standard error of each gap; frozen: weights that vary more are not allowed more."""
+        return balance_noise(w.detach(), k_o, k_d)
+
+    def allowed(self, unit: Tensor) -> Tensor:  # [R, J] -> [R, J]
+        """The slack in a unit."""
+        self.slack = placed(self.slack, unit.device)
+        return unit * (self.slack[:, None] if isinstance(self.slack, Tensor) else self.slack)
 
     def _functions(self, pairs: Pairs, index: Tensor) -> Tensor:  # [R, J or J + 1, B]
         features = self.estimator.features(self.representation, pairs)
         kernels: Tensor = self.anchors(features, index)
+        if not self.constant:
+            return kernels
+        return torch.cat([torch.ones_like(kernels[:, :1]), kernels], dim=1)
+
+
+class WorstCaseWeightLearner(KernelWeightLearner):
+    r"""Fits balancing weights against the worst function of norm 1 that all anchors span.
+
+    Source: Li et al., ICLR 2024 (WKBIPS, WKBDR). Differs: the worst function is solved at each step
+    (``upo.functional.kernels.whitening``), not learned; the slack is a multiple of what its gap is
+    by chance.
+
+    Args:
+        estimator: As ``KernelWeightLearner``.
+        ridge: Added to the anchors' kernels with themselves, which are 1; above 0.
+        **settings: As ``KernelWeightLearner``.
+
+    Raises:
+        InputError: As there, or if the ridge is not positive.
+    """
+
+    def __init__(self, estimator: Estimator, *, ridge: float = 1e-3, **settings: Any) -> None:
+        super().__init__(estimator, **settings)
+        if not 0 < ridge < float("inf"):
+            raise InputError(f"ridge of the kernels must be above 0, got {ridge}; try 0.001.")
+        if self.summed:
+            raise InputError("The worst function has one gap; leave summed=true out.")
+        self.ridge = ridge
+
+    def violation(self, w: Tensor, k_o: Tensor, k_d: Tensor) -> Tensor:
+        """What the worst function's gap, and that of the constant, exceed the slack by ``[R]``."""
+        gap = balance_gap(w, k_o, k_d)
+        unit = self.noise(w, k_o, k_d) if self.unit == "noise" else torch.ones_like(gap)
+        extra = int(self.constant)
+        worst, chance = gap[:, extra:], unit[:, extra:]
+        # a root has no slope at 0
+        length = worst.square().sum(-1, keepdim=True).clamp(min=1e-12).sqrt()
+        one = (
+            chance.square().sum(-1, keepdim=True).sqrt() if self.unit == "noise" else chance[:, :1]
+        )
+        both = torch.cat([gap[:, :extra], length], dim=-1)
+        return balance_hinge(both, self.allowed(torch.cat([unit[:, :extra], one], dim=-1)))
+
+    def _functions(self, pairs: Pairs, index: Tensor) -> Tensor:  # [R, J or J + 1, B]
+        features = self.estimator.features(self.representation, pairs)
+        anchors = self.anchors
+        with torch.no_grad():
+            own = pair_kernel(
+                anchors.features, anchors.features, kind=anchors.kind, gamma=anchors.gamma
+            )
+            kernels: Tensor = whitening(own, self.ridge) @ anchors(features)
         if not self.constant:
             return kernels
         return torch.cat([torch.ones_like(kernels[:, :1]), kernels], dim=1)

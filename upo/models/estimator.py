@@ -91,7 +91,7 @@ class Estimator(nn.Module):
         space: The pair space.
         networks: Role -> network; all map ``(users, items)`` of shape ``[R, B]`` to logits, except
             ``adversary``, which maps features to weights, and those that are ``Derived`` from
-            other roles.
+            other roles; ``imputed`` gives imputed errors in the place of logits.
         form: Meaning of the imputed error.
         bins: Bins of the propensity game.
         weighting: Gives the propensity that divides; None for methods without one.
@@ -236,7 +236,12 @@ class Estimator(nn.Module):
         return self.form.error(self.logit(role, pairs), pairs.labels)
 
     def imputed(self, pairs: Pairs) -> Tensor:  # [R, B]
-        """Imputed errors with the graph to the prediction; the imputation network is frozen."""
+        """Imputed errors with the graph to the prediction; the imputation network is frozen.
+
+        Those of the role ``imputed``, where there is one.
+        """
+        if "imputed" in self.networks:
+            return self.logit("imputed", pairs)
         g = self.logit("imputation", pairs).detach()
         return self.form.imputed(self.logit("prediction", pairs), g)
 
@@ -246,4 +251,4 @@ class Estimator(nn.Module):
         e = self.form.error(f_logit, labels)
         if not self.has_imputation:
             return e, torch.zeros_like(e)
-        return e, self.form.imputed(f_logit, self.logit("imputation", pairs))
+        return e, self.imputed(pairs)
