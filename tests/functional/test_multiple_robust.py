@@ -4,8 +4,9 @@ import torch
 from upo.functional.multiple_robust import (
     balancing_coefficients,
     balancing_weights,
-    gram_matrix,
     multiple_robust_loss,
+    positive_weights,
+    triangle,
 )
 
 
@@ -19,14 +20,14 @@ def world(seed=0, replicas=2, columns=4, n=400):
 
 def weights(u, observed, ridge=0.0):
     u_o = u[..., observed]
-    return balancing_weights(u_o, balancing_coefficients(gram_matrix(u_o), u.mean(-1), ridge))
+    return balancing_weights(u_o, balancing_coefficients(u_o, u.mean(-1), ridge))
 
 
 def test_without_ridge_the_weights_balance_every_column():
     u, observed, _ = world()
     omega = weights(u, observed)
     balanced = (omega[:, None] * u[..., observed]).mean(-1)
-    torch.testing.assert_close(balanced, u.mean(-1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(balanced, u.mean(-1), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -76,7 +77,7 @@ def test_collinear_and_empty_columns_are_finite(ridge):
     omega = weights(u, observed, ridge)
     assert torch.isfinite(omega).all()
     balanced = (omega[:, None] * u[..., observed]).mean(-1)
-    torch.testing.assert_close(balanced, u.mean(-1), rtol=1e-6 if ridge == 0 else 0.1, atol=1e-9)
+    torch.testing.assert_close(balanced, u.mean(-1), rtol=1e-12 if ridge == 0 else 0.1, atol=1e-9)
 
 
 def test_the_ridge_does_not_depend_on_the_columns_scales():
@@ -90,3 +91,47 @@ def test_the_gradient_reaches_the_errors():
     omega = weights(u, observed)
     e = torch.rand(omega.shape, generator=g, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: multiple_robust_loss(x, omega), e)
+
+
+def test_a_ridge_misses_by_itself_times_the_coefficients():
+    u, observed, _ = world()
+    u_o = u[..., observed]
+    scale = u_o.square().mean(-1).rsqrt()
+    c = balancing_coefficients(u_o, u.mean(-1), 0.1)
+    balanced = (balancing_weights(u_o, c)[:, None] * u_o).mean(-1)
+    miss = scale * (u.mean(-1) - balanced)
+    torch.testing.assert_close(miss, 0.1 * c / scale, rtol=1e-9, atol=1e-12)
+
+
+def test_a_mean_outside_the_span_is_balanced_as_its_projection():
+    u, observed, _ = world()
+    u[:, 3, observed] = 0.0  # what the log never shows
+    u_o, mean = u[..., observed], u.mean(-1)
+    balanced = (balancing_weights(u_o, balancing_coefficients(u_o, mean))[:, None] * u_o).mean(-1)
+    torch.testing.assert_close(balanced[:, :3], mean[:, :3], rtol=1e-12, atol=0)
+    assert (balanced[:, 3] == 0).all()
+    assert (mean[:, 3] > 0).all()
+
+
+def test_a_doubled_column_changes_no_weight():
+    u, observed, _ = world()
+    twice = torch.cat([u, 7 * u[:, :1]], dim=1)
+    # the doubled direction has a singular value of rounding
+    torch.testing.assert_close(weights(twice, observed), weights(u, observed), rtol=1e-9, atol=1e-9)
+
+
+def test_the_triangle_has_the_squares_of_the_columns():
+    u, _, _ = world()
+    for rows in (u, u[..., :2]):  # fewer rows than columns, too
+        t = triangle(rows)
+        torch.testing.assert_close(t.mT @ t, rows @ rows.mT)
+
+
+def test_positive_weights_balance_every_column_too():
+    u, observed, _ = world()
+    u[:, 0] = 1.0
+    u_o = u[..., observed]
+    omega = positive_weights(u_o, u.mean(-1))
+    assert (omega > 0).all()
+    # the least ridge is 1e-9
+    torch.testing.assert_close((omega[:, None] * u_o).mean(-1), u.mean(-1), rtol=1e-7, atol=0)

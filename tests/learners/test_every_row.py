@@ -69,6 +69,13 @@ def hold_constants(estimator, monkeypatch):
             return omega.setdefault(id(pairs), (weigh(holder, pairs), pairs))[0]
 
         monkeypatch.setattr(balance, "weight", first_weight)
+    if "auxiliary" in estimator.networks:  # the prediction is a part of what divides its errors
+        clipped, divide = {}, estimator.p_hat
+
+        def first_p_hat(pairs):
+            return clipped.setdefault(id(pairs), (divide(pairs), pairs))[0]
+
+        monkeypatch.setattr(estimator, "p_hat", first_p_hat)
     if "tilted" in estimator.networks:
         tilted, columns = estimator.networks["tilted"], {}
         balanced = tilted.balanced

@@ -22,7 +22,7 @@ def weight_columns(estimator: Estimator) -> dict[str, Tensor]:  # name -> [R] fl
     sums = torch.zeros(3, space.replicas, dtype=torch.float64, device=where)
     for lo, hi in blocks(*share(space.n_observed), space.replicas):
         pairs = space.pairs_at(space.keys[lo:hi].expand(space.replicas, -1), hi - lo)
-        p_hat, learned = estimator.p_hat(pairs), estimator.propensity(pairs)
+        p_hat, learned = estimator.p_hat(pairs), estimator.divisor(pairs)
         w = 1.0 / p_hat.double()
         sums += torch.stack([(learned < p_hat).double().sum(-1), w.sum(-1), w.square().sum(-1)])
     below, first, second = sum_across_ranks(sums)

@@ -1,6 +1,6 @@
 r"""Multiple robustness: weights that balance several propensities and imputed errors at once.
 
-With :math:`u=(1/\hat p_1..1/\hat p_J,\hat e_1..\hat e_K)`, regressing e on u over O and averaging
+With :math:`u=(1,1/\hat p_1..1/\hat p_J,\hat e_1..\hat e_K)`, regressing e on u over O and averaging
 the fit over D gives :math:`E_{MR}=\frac1{|D|}\sum_D u^\top\eta`. As :math:`\eta` is linear in e,
 this is :math:`\mathrm{mean}_O\,\omega e` with weights that no longer contain e.
 
@@ -10,45 +10,98 @@ Source: Li, Dai, Li, Lyu, Dong, Zhou, Wu, "Multiple robust learning for recommen
 import torch
 from torch import Tensor
 
-from upo.core.distributed import batch_mean, batch_sum, sum_across_ranks
+from upo.core.distributed import (
+    batch_mean,
+    batch_sum,
+    gather_rows,
+    sum_across_ranks,
+    world_size,
+)
+from upo.functional.tilting import LARGEST, RIDGE, tilt
 
-LEAST_RIDGE = 1e-10  # keeps collinear columns solvable; far below the rounding of float32 columns
+RCOND = 1e-10  # of the largest singular value; directions below it are rounding
 
 
-def gram_matrix(u: Tensor) -> Tensor:  # [R, C, B] -> [R, C, C]
-    r"""Mean of :math:`uu^\top` over the global batch; eigenvalues are at least 0. NaN of none.
+def triangle(u: Tensor) -> Tensor:  # [R, C, B] -> [R, C, C]
+    r"""Upper triangle T with :math:`T^\top T=\sum uu^\top`, over the rows of all ranks.
 
-    Source: Li et al., AAAI 2023, the normal equations of the regression.
+    By orthogonal factors, which keep the digits that the sum of squares itself would lose. Entries
+    are of any sign.
+
+    Source: Demmel et al., "Communication-optimal parallel QR", SIAM J. Sci. Comput. 34(1), 2012.
     """
-    count = batch_sum(torch.ones_like(u[..., 0, :]))
-    return sum_across_ranks(u @ u.transpose(-1, -2)) / count[..., None, None]
+    found: Tensor = torch.linalg.qr(_padded(u.transpose(-1, -2)), mode="r")[1]
+    if world_size() > 1:
+        every = gather_rows(found.transpose(-1, -2).contiguous()).transpose(-1, -2)
+        found = torch.linalg.qr(every, mode="r")[1]
+    return found
+
+
+def _padded(rows: Tensor) -> Tensor:  # [R, B, C] -> [R, max(B, C), C]
+    """At least as many rows as columns; those of zeros change nothing."""
+    missing = rows.shape[-1] - rows.shape[-2]
+    return torch.nn.functional.pad(rows, (0, 0, 0, missing)) if missing > 0 else rows
 
 
 def balancing_coefficients(
-    gram: Tensor,  # [R, C, C] mean of u u' over O
+    u: Tensor,  # [R, C, B] of rows of O
     mean: Tensor,  # [R, C] mean of u over D
-    ridge: float,
+    ridge: float = 0.0,
 ) -> Tensor:  # [R, C]
-    r"""Coefficients c of the weights :math:`\omega=u^\top c`.
+    r"""Coefficients c of the weights :math:`\omega=u^\top c`, by singular values.
 
-    .. math:: c=(G+\lambda\,\mathrm{diag}\,G)^{-1}\,\mathrm{mean}_D u,
-        \quad G=\mathrm{mean}_O uu^\top
+    .. math:: c=(U^\top U/n)^{+}\,\mathrm{mean}_D u
 
-    Without ridge, :math:`\mathrm{mean}_O\,\omega u=\mathrm{mean}_D u` exactly. The ridge is
-    relative to each column's own power, since 1/p and e differ by orders of magnitude; a column of
-    zeros gets the coefficient 0. A ridge is at least 0; the least one taken is ``LEAST_RIDGE``.
+    so that :math:`\mathrm{mean}_O\,\omega u=\mathrm{mean}_D u` exactly, if the right side lies in
+    the span of the rows of O; else its projection on that span, with the least coefficients: a
+    doubled column changes no weight, and one of zeros has the coefficient 0. Columns are read in
+    units of their root mean square, since 1/p and e differ by orders of magnitude.
 
-    Source: after Li et al., AAAI 2023. Differs: solved for the weights, which do not contain e; the
-    stabilisation of the paper's algorithm is replaced by the ridge.
+    A ridge :math:`\lambda` is relative to those units; the balance then misses by
+    :math:`\lambda c` in them.
+
+    Source: after Li et al., AAAI 2023. Differs: solved for the weights, which do not contain e.
+
+    Args:
+        u: Columns of the rows of O: this rank's slice of them.
+        mean: Over D, of all ranks.
+        ridge: At least 0.
     """
-    power = torch.diagonal(gram, dim1=-2, dim2=-1)
-    scale = torch.where(power > 0, power.clamp(min=torch.finfo(gram.dtype).tiny).rsqrt(), 0.0)
-    scaled = gram * scale[..., :, None] * scale[..., None, :]
-    ones = torch.ones_like(power)
-    off_diagonal = scaled - torch.diag_embed(torch.diagonal(scaled, dim1=-2, dim2=-1))
-    system = off_diagonal + torch.diag_embed(ones + max(ridge, LEAST_RIDGE))
-    solution: Tensor = torch.linalg.solve_ex(system, (scale * mean).unsqueeze(-1))[0]
-    return solution.squeeze(-1) * scale
+    n, scale = _units(u)
+    upper = triangle(u * scale[..., None]) / n[..., None, None].sqrt()
+    _, singular, right = torch.linalg.svd(upper)
+    squares = singular.square()
+    there = singular > RCOND * singular[..., :1]
+    inverse = torch.where(there, 1.0 / (squares + ridge).clamp(min=1e-300), 0.0)
+    along = (right @ (scale * mean).unsqueeze(-1)).squeeze(-1) * inverse
+    solution: Tensor = (right.transpose(-1, -2) @ along.unsqueeze(-1)).squeeze(-1)
+    return solution * scale
+
+
+def _units(u: Tensor) -> tuple[Tensor, Tensor]:  # [R, C, B] -> [R], [R, C]
+    """Rows of all ranks, and what brings each column to a mean square of 1 (0 for zeros)."""
+    n = batch_sum(torch.ones_like(u[..., 0, :])).clamp(min=1.0)
+    power = batch_sum(u.square()) / n[..., None]
+    return n, torch.where(power > 0, power.clamp(min=torch.finfo(u.dtype).tiny).rsqrt(), 0.0)
+
+
+def positive_weights(
+    u: Tensor, mean: Tensor, ridge: float = 0.0
+) -> Tensor:  # [R, C, B], [R, C] -> [R, B]
+    r"""Weights above 0 with :math:`\mathrm{mean}_O\,\omega u=\mathrm{mean}_D u`, as even as can be.
+
+    They minimise :math:`\sum\omega\log\omega`, so :math:`\omega=e^{-s^\top u}`, and exist if the
+    right side lies inside the hull of the rows of O; otherwise, and with a ridge as that of
+    :func:`balancing_coefficients`, the balance misses.
+
+    Source: Hainmueller, "Entropy balancing", Political Analysis 20(1), 2012. For MR: this project's
+    fallback, where weights by least squares are negative and reward large errors.
+    """
+    n, scale = _units(u)
+    scaled = (u * scale[..., None]).transpose(-1, -2)  # [R, B, C]
+    target = n[..., None] * scale * mean + sum_across_ranks(scaled.sum(1))
+    s = tilt(torch.zeros_like(u[..., 0, :]), scaled, target, ridge=max(ridge, RIDGE))
+    return (-(scaled * s.unsqueeze(1)).sum(-1)).clamp(max=LARGEST).exp()
 
 
 def balancing_weights(u: Tensor, coefficients: Tensor) -> Tensor:  # [R, C, B], [R, C] -> [R, B]

@@ -12,7 +12,11 @@ RIDGE = 1e-9  # of |O|, for a solution where the equations have none
 
 
 def tilt(
-    logit: Tensor, b: Tensor, target: Tensor, start: Tensor | None = None
+    logit: Tensor,
+    b: Tensor,
+    target: Tensor,
+    start: Tensor | None = None,
+    ridge: float = RIDGE,
 ) -> Tensor:  # [R, N], [R, N, C], [R, C] -> [R, C]
     r"""Coefficients s with :math:`\sum_O b/\hat p'=\sum_D b`.
 
@@ -32,6 +36,7 @@ def tilt(
         b: ``[R, N, C]`` what is balanced, of these rows.
         target: ``[R, C]`` sums of b over D, over all ranks.
         start: ``[R, C]`` where to start, 0 by default; the solution does not depend on it.
+        ridge: Of |O|, above 0: the equations are missed by that times s.
 
     Returns:
         ``[R, C]``, of any sign, finite.
@@ -45,17 +50,17 @@ def tilt(
         return (-z - (b * s[:, None]).sum(-1)).clamp(max=LARGEST).exp()
 
     def value(s: Tensor) -> Tensor:
-        ridge = RIDGE * rows * (s**2).sum(-1) / 2
-        return sum_across_ranks(odds(s).sum(-1)) + (s * rest).sum(-1) + ridge
+        penalty = ridge * rows * (s**2).sum(-1) / 2
+        return sum_across_ranks(odds(s).sum(-1)) + (s * rest).sum(-1) + penalty
 
     level = value(s)
     eye = torch.eye(b.shape[-1], dtype=b.dtype, device=b.device)
     for _ in range(STEPS):
         weight = odds(s)[..., None] * b
-        slope = rest - sum_across_ranks(weight.sum(1)) + RIDGE * rows[:, None] * s
+        slope = rest - sum_across_ranks(weight.sum(1)) + ridge * rows[:, None] * s
         curve = sum_across_ranks(b.transpose(1, 2) @ weight)
         power = curve.diagonal(dim1=-2, dim2=-1).amax(-1).clamp(min=1e-300)
-        curve = curve + (RIDGE * rows + 1e-12 * power)[:, None, None] * eye
+        curve = curve + (ridge * rows + 1e-12 * power)[:, None, None] * eye
         step = -torch.linalg.solve_ex(curve, slope[..., None])[0][..., 0]
         for _ in range(30):  # halvings, for all replicas that need one
             after = value(s + step)

@@ -68,6 +68,8 @@ class PropensityLearner(GradientLearner):
         loss: Pointwise loss of (logit, observed), e.g. cross-entropy or the Brier score.
         penalties: Name -> term added to it.
         network: Role of the trained network.
+        output: Role whose logits are fitted, where it is derived from the trained network; by
+            default the trained network's own.
         penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
     """
 
@@ -81,10 +83,11 @@ class PropensityLearner(GradientLearner):
         loss: Callable[[Tensor, Tensor], Tensor],
         penalties: dict[str, Penalty] | None = None,
         network: str = "propensity",
+        output: str | None = None,
         penalty: Strengths | None = None,
     ) -> None:
         super().__init__(estimator, optimizer=optimizer, network=network, penalty=penalty)
-        self.loss = loss
+        self.loss, self.output = loss, output or network
         self.penalties = dict(penalties or {})
 
     def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:
@@ -98,7 +101,7 @@ class PropensityLearner(GradientLearner):
         pairs = batch.pairs
         total = batch_mean(self.fit(pairs))
         logs = {"loss": total.detach()}
-        p_hat = self.estimator.probability(self.network, pairs)
+        p_hat = self.estimator.probability(self.output, pairs)
         for name, term in self.terms(batch, p_hat).items():
             logs[name] = term.detach()
             total = total + term
@@ -107,7 +110,7 @@ class PropensityLearner(GradientLearner):
 
     def fit(self, pairs: Pairs) -> Tensor:  # [R, B]
         """The pointwise loss, with the graph to the propensity network."""
-        return self.loss(self.estimator.logit(self.network, pairs), pairs.o)
+        return self.loss(self.estimator.logit(self.output, pairs), pairs.o)
 
     def terms(self, batch: Batch, p_hat: Tensor) -> dict[str, Tensor]:  # name -> [R]
         """What is added to the fit; ``p_hat`` is that of the batch of D, with its graph."""

@@ -53,6 +53,43 @@ class Mixture(Derived):
         return mixture_logit(members, torch.log_softmax(alpha, dim=-1)[:, None])
 
 
+class SharedLogit(Derived):
+    r"""Logit of a network plus that of an auxiliary one: :math:`z=z_{shared}+z_{aux}`.
+
+    With embeddings [A; B] of which A are the prediction's, this is
+    :math:`\langle[U_A;U_B],[V_A;V_B]\rangle`. The auxiliary network has the global term: the
+    prediction's would have to hold the logit of the density otherwise.
+
+    Source: code of "Uncovering the limitations of eliminating selection bias", ICDE 2024 (DT).
+
+    Args:
+        sizes: Not needed; every network is given them.
+        shared: Role of the network whose logit is shared.
+        auxiliary: Role of what is added.
+        share_gradient: Whether the shared network learns from this role.
+        purpose: Name of the network.
+    """
+
+    replayable = True
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        shared: str = "prediction",
+        auxiliary: str = "auxiliary",
+        share_gradient: bool = True,
+        purpose: str = "shared",
+    ) -> None:
+        super().__init__((shared, auxiliary))
+        self.share_gradient = share_gradient
+
+    def forward(self, estimator: Estimator, pairs: Pairs) -> Tensor:
+        """Sum of the two logits."""
+        shared, auxiliary = (estimator.logit(role, pairs) for role in self.sources)
+        return (shared if self.share_gradient else shared.detach()) + auxiliary
+
+
 class Targeted(Derived):
     r"""Targeted pseudo-label.
 

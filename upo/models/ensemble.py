@@ -1,40 +1,46 @@
-"""What several propensities and imputations share: the moments that their weights balance."""
+"""What several propensities and imputations share: the weights that balance them all."""
 
 import torch
 from torch import Tensor, nn
 
-from upo.core.distributed import batch_mean
+from upo.core.distributed import batch_mean, gather_rows, sum_across_ranks
 from upo.core.layers import Sizes
 from upo.errors import InputError
-from upo.functional.multiple_robust import balancing_coefficients, balancing_weights, gram_matrix
+from upo.functional.multiple_robust import (
+    balancing_coefficients,
+    balancing_weights,
+    positive_weights,
+)
 from upo.models.estimator import Estimator, Weighting
-from upo.pairs import Batch, Pairs
+from upo.pairs import Pairs, sampled_pairs, training_rows
+
+SAMPLE = 2**17  # pairs of D, all of a smaller one, for its mean
 
 
 class Balance(nn.Module):
-    """Running moments of u over O and D, and the weights of observed pairs that follow from them.
+    """The weights of observed pairs that balance several propensities and imputations.
 
-    A single small batch gives noisy and often negative weights; a moving average steadies them.
+    Columns u are 1, the inverse propensities and the imputed errors. ``solve`` finds the weights on
+    all training rows, which keep them until it is called again: imputed errors move meanwhile, and
+    weights that followed them would drift.
 
     Args:
         sizes: Seeds.
         propensities: One weighting for each of the J propensities; each gives a column 1 / p.
         imputations: Roles of the K imputations; each gives a column of imputed errors.
-        decay: Share of the average kept at each step, in [0, 1); 0 solves on the batch alone.
-        ridge: Relative to each column's mean square, at least 0.
-        nonnegative: Cut negative weights off at 0. The weights then balance no longer exactly, but
-            a negative weight rewards a large error.
+        ridge: In units of each column's mean square, at least 0; 0 balances exactly.
+        nonnegative: Where a weight by least squares is negative, and so rewards a large error, take
+            the positive weights that balance (``upo.functional.multiple_robust``).
         purpose: Unused.
 
     Raises:
-        InputError: If a number is out of range or there is no column.
+        InputError: If the ridge is negative or there is no column.
     """
 
     replayable = True
 
-    gram: Tensor
-    mean: Tensor
-    mass: Tensor
+    omega: Tensor
+    miss: Tensor
 
     def __init__(
         self,
@@ -42,25 +48,21 @@ class Balance(nn.Module):
         *,
         propensities: list[Weighting],
         imputations: list[str],
-        decay: float = 0.95,
-        ridge: float = 1e-3,
-        nonnegative: bool = False,
+        ridge: float = 0.0,
+        nonnegative: bool = True,
         purpose: str = "balance",
     ) -> None:
         super().__init__()
-        columns = len(propensities) + len(imputations)
-        if not columns:
+        columns = 1 + len(propensities) + len(imputations)
+        if columns == 1:
             raise InputError("A balance needs at least one propensity or imputation.")
-        if not 0 <= decay < 1:
-            raise InputError(f"balance decay must lie in [0, 1), got {decay}; try 0.95.")
-        if not ridge >= 0:
-            raise InputError(f"balance ridge must be at least 0, got {ridge}; try 0.001.")
+        if not 0 <= ridge < float("inf"):
+            raise InputError(f"balance ridge must be at least 0, got {ridge}; try 0 (exact).")
         self.propensities, self.imputations = list(propensities), list(imputations)
-        self.decay, self.ridge, self.nonnegative = decay, ridge, nonnegative
-        replicas = len(sizes.seeds)
-        self.register_buffer("gram", torch.zeros(replicas, columns, columns, dtype=torch.float64))
-        self.register_buffer("mean", torch.zeros(replicas, columns, dtype=torch.float64))
-        self.register_buffer("mass", torch.zeros(replicas, 1, dtype=torch.float64))
+        self.ridge, self.nonnegative = ridge, nonnegative
+        # of each row of the log; found anew at each epoch, so no checkpoint holds them
+        self.register_buffer("omega", torch.zeros(len(sizes.seeds), 0), persistent=False)
+        self.register_buffer("miss", torch.zeros(len(sizes.seeds), dtype=torch.float64))
 
     @torch.no_grad()
     def columns(self, estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, C, B] float64
@@ -71,23 +73,26 @@ class Balance(nn.Module):
             estimator.form.imputed(f_logit, estimator.logit(role, pairs))
             for role in self.imputations
         ]
-        return torch.stack([*inverse, *imputed], dim=-2).double()
+        return torch.stack([torch.ones_like(f_logit), *inverse, *imputed], dim=-2).double()
 
     @torch.no_grad()
-    def observe(self, estimator: Estimator, batch: Batch) -> None:
-        """Take a batch into the moving averages."""
-        for state, value in (
-            (self.gram, gram_matrix(self.columns(estimator, batch.rows))),
-            (self.mean, batch_mean(self.columns(estimator, batch.pairs))),
-            (self.mass, torch.ones_like(self.mass)),
-        ):
-            state.mul_(self.decay).add_(value, alpha=1 - self.decay)
+    def solve(self, estimator: Estimator) -> None:
+        """Balance all training rows against D (a sample of a large one)."""
+        space = estimator.space
+        rows = list(training_rows(space))
+        u_o = torch.cat([self.columns(estimator, part) for part in rows], dim=-1)
+        mean = batch_mean(self.columns(estimator, sampled_pairs(space, "balance", SAMPLE)))
+        omega = balancing_weights(u_o, balancing_coefficients(u_o, mean, self.ridge))
+        if self.nonnegative:
+            negative = (gather_rows(omega) < 0).any(-1, keepdim=True)
+            omega = torch.where(negative, positive_weights(u_o, mean, self.ridge), omega)
+        gap = (batch_mean(omega.unsqueeze(-2) * u_o) - mean).abs() / mean.abs().clamp(min=1e-12)
+        self.miss.copy_(gap.amax(-1))
+        index = torch.cat([space.find(x.users, x.items)[0] for x in rows], dim=-1)
+        every = omega.new_zeros(space.replicas, space.n_observed).scatter(1, index, omega)
+        self.omega = sum_across_ranks(every).float()
 
     @torch.no_grad()
     def weight(self, estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, B]
-        """Weights of observed pairs."""
-        coefficients = balancing_coefficients(
-            self.gram / self.mass[..., None], self.mean / self.mass, self.ridge
-        )
-        omega = balancing_weights(self.columns(estimator, pairs), coefficients).float()
-        return omega.clamp(min=0.0) if self.nonnegative else omega
+        """Weights of training rows."""
+        return self.omega.gather(1, estimator.space.find(pairs.users, pairs.items)[0])

@@ -202,6 +202,11 @@ class Estimator(nn.Module):
             return derive(self, pairs)  # type: ignore[no-any-return]
         return self.probability(self.calibrated("propensity"), pairs)
 
+    def divisor(self, pairs: Pairs) -> Tensor:  # [R, B]
+        """What is clipped before it divides: the propensity, unless the weighting has its own."""
+        own = getattr(self._weighting, "divisor", None)
+        return self.propensity(pairs) if own is None else own(self, pairs)
+
     def calibrated(self, role: str) -> str:
         """The role that answers for a propensity: its calibration, where there is one."""
         if "calibration" not in self.networks:
