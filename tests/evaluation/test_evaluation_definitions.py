@@ -100,6 +100,27 @@ def test_correct_scores_indicators_by_their_expectation_on_held_out_pairs():
         torch.testing.assert_close(found.values[name], value, **CLOSE)
 
 
+def test_snips_is_measured_as_itself_and_what_is_neither_not_at_all():
+    data = study()
+    estimator = make_estimator(space_of(data), p_min=0.05)
+    v = on_test_pairs(data, estimator)
+    p, weight = v["p"], 1 / v["clipped"]
+    share = p * weight / (p * weight).sum(-1, keepdim=True)
+    level = (share * v["e"]).sum(-1)  # what SNIPS tends to
+    estimator.estimate = "snips"
+    found = measured(data, estimator, "correct").values
+    torch.testing.assert_close(found["dr_bias"], (level - v["e"].mean(-1)).abs(), **CLOSE)
+    spread = p * (1 - p) * (weight * (v["e"] - level[:, None])) ** 2
+    variance = spread.sum(-1) / (p * weight).sum(-1) ** 2
+    torch.testing.assert_close(found["dr_variance"], variance, **CLOSE)
+    estimator.estimate = "ips"  # the imputation is not a part of it
+    found = measured(data, estimator, "correct").values
+    bias = ((p - v["clipped"]) * v["e"] * weight).mean(-1).abs()
+    torch.testing.assert_close(found["dr_bias"], bias, **CLOSE)
+    estimator.estimate = None
+    assert measured(data, estimator, "correct").values.keys() == {"ece", "bmse"}
+
+
 def test_table1_compat_scores_labels_codes_and_predictions():
     data = study()
     estimator = make_estimator(space_of(data), p_min=0.05)

@@ -82,6 +82,7 @@ CLAIM = {"ips", "asips", "ips_v2", "kbips", "akbips", "upo_ips", "dr", "dr_jl", 
 CLAIM |= {"dr_bias", "dr_mse", "dr_v2", "dr_gpl", "umvue_dr", "cbpl", "tdr", "tdr_jl", "kbdr"}
 CLAIM |= {"akbdr", "dce_dr", "dce_tdr", "upo_dr", "mrdr_gpl", "user_item_dr"}
 CLAIM |= {"cdr", "wkb_ips", "wkb_dr", "dt_ips", "dt_dr", "n_ips", "n_dr", "n_mrdr"}
+CLAIM |= {"dr_var"}
 
 
 def composed(row):

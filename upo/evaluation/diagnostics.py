@@ -14,6 +14,7 @@ from upo import metrics
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
 from upo.evaluation.mar import MarSet
+from upo.evaluation.own_estimate import self_normalized
 from upo.evaluation.populations import knowledge, measured, unclipped, whole
 from upo.evaluation.strata import Strata
 from upo.evaluation.table1_compat import table1_compat
@@ -68,7 +69,9 @@ class Diagnostics:
     """ECE, BMSE, DR bias and DR variance of the learned propensities.
 
     ECE (equal-mass bins) and BMSE measure the propensity as learned, bias and variance the doubly
-    robust estimate as used: with the clipped propensity and the trained imputation.
+    robust estimate as used: with the clipped propensity and the trained imputation, or without one.
+    SNIPS has its own (see ``upo.evaluation.own_estimate``), and they are left out where the
+    objective is neither (``Estimator.estimate`` is None).
 
     With a simulated world, propensity and labels are the true ones, and the true propensity stands
     in the place of o: what is measured is the error, not the sampling noise of one log. Where the
@@ -133,9 +136,12 @@ class Diagnostics:
                 strata.add("ece", bins * (o - raw).unsqueeze(-1), pairs)
                 balance = o / raw - (1 - o) / (1 - raw)
                 strata.add("bmse", balance.unsqueeze(-1) * phi, pairs)
-        for pairs, weight, labels in known.labelled(population):
+        normal = self_normalized(estimator, population, known)
+        for pairs, weight, labels in known.labelled(population) if estimator.estimate else ():
             p_hat = estimator.p_hat(pairs).double()
             e, e_hat = estimator.error_and_imputed(pairs, labels)
+            if normal is not None:
+                e_hat = normal.level.expand_as(e)
             true = known.propensity(pairs)
             p = p_hat if true is None else true
             bias.update(p_hat, pairs.o if true is None else true, e, e_hat, weight)
@@ -146,8 +152,10 @@ class Diagnostics:
                 terms = dr_variance_terms(p_hat, p, e, e_hat)
                 strata.add("dr_variance", terms.unsqueeze(-1), pairs)
         values = {"ece": ece.compute(), "bmse": bmse.compute()}
-        if known.complete:
+        if known.complete and estimator.estimate:
             values |= {"dr_bias": bias.compute(), "dr_variance": variance.compute()}
+            if normal is not None:
+                values["dr_variance"] = values["dr_variance"] / normal.mass.squeeze(-1) ** 2
         if strata is not None:
             values |= {f"{name}_error": strata.error(name) for name in list(values)}
         return values, ece.reliability()

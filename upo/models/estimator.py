@@ -18,6 +18,8 @@ from upo.errors import InputError
 from upo.functional.propensity import sigmoid
 from upo.pairs import ObservedPairs, Pairs, PairSpace
 
+ESTIMATES = ("dr", "ips", "snips")  # DR without an imputation is IPS
+
 
 class Derived(nn.Module, ABC):
     """A role computed from other roles; its parameters are only what it adds to them.
@@ -95,6 +97,11 @@ class Estimator(nn.Module):
         form: Meaning of the imputed error.
         bins: Bins of the propensity game.
         weighting: Gives the propensity that divides; None for methods without one.
+        estimate: What the objective estimates the ideal loss by: one of ``ESTIMATES``, or None for
+            what has no bias and variance of its own to be measured.
+
+    Raises:
+        InputError: If the estimate is unknown.
     """
 
     def __init__(
@@ -105,8 +112,15 @@ class Estimator(nn.Module):
         form: ErrorForm,
         bins: Binning,
         weighting: Weighting | None = None,
+        estimate: str | None = "dr",
     ) -> None:
         super().__init__()
+        if estimate not in (None, *ESTIMATES):
+            raise InputError(
+                f"estimator.estimate must be null or one of {', '.join(ESTIMATES)}, got "
+                f"{estimate!r}."
+            )
+        self.estimate = estimate
         self.space = space
         self.networks = nn.ModuleDict(networks)
         self._weighting = weighting
@@ -251,9 +265,9 @@ class Estimator(nn.Module):
         return self.form.imputed(self.logit("prediction", pairs), g)
 
     def error_and_imputed(self, pairs: Pairs, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Errors against given labels ``[R, B]``, and the imputed ones: 0 without an imputation."""
+        """Errors against given labels ``[R, B]``, and the imputed ones: 0 if none are used."""
         f_logit = self.logit("prediction", pairs)
         e = self.form.error(f_logit, labels)
-        if not self.has_imputation:
+        if not self.has_imputation or self.estimate == "ips":
             return e, torch.zeros_like(e)
         return e, self.imputed(pairs)

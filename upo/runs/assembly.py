@@ -60,7 +60,7 @@ def build_estimator(
     }
     parts.setdefault("form", PseudoLabel())
     parts.setdefault("bins", Bins())
-    return Estimator(space, networks, **parts)
+    return Estimator(space, networks, estimate=config.get("estimate", "dr"), **parts)
 
 
 def _made(part: str, node: Any) -> Any:
