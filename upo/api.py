@@ -79,7 +79,7 @@ def fit(
         item_features: The same for items.
         tune: Search this many trials first, as ``upo.tune`` does, and take the best one's values.
         progress: Draw progress bars.
-        **overrides: Settings of ``train.py``: ``protocol="mar_holdout"``,
+        **overrides: Settings of ``train.py``: ``duplicates="mean"``, ``protocol="mar_holdout"``,
             ``trainer={"accelerator": "cpu"}``, ``**{"estimator.weighting.p_min": 0.1}``, or any
             number of dotted keys as ``overrides={...}``.
 
@@ -133,6 +133,11 @@ def fit(
     if tune is not None:
         from upo.runs.search import Budget
 
+        if isinstance(tune, bool) or not isinstance(tune, int) or tune < 1:
+            raise InputError(
+                f"tune must be a number of trials of at least 1, got {tune!r}; try 16, or leave it "
+                "out."
+            )
         budget = Budget(tune, BATCH, 1)
         found = _search(config, module, budget, None, progress, given=list(settings))
         taken, words = found.overrides, [NOT_TUNED]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,16 +89,17 @@ class Propensity:
         Warns:
             UselessWeightsWarning: If all propensities of the log are alike.
         """
-        data, settings = self._asked(log, user_features, item_features)
-        params = {"kind": self.kind, "calibrate": self.calibrate, "folds": self.folds}
-        self._model = learned(
-            data,
-            settings,
-            columns=(self.user, self.item),
-            seeds=parse_seeds(self.seeds),
-            progress=self.progress,
-            params={"propensity": {**params, "observed": self.observed}},
-        )
+        with _own_words():
+            data, settings = self._asked(log, user_features, item_features)
+            params = {"kind": self.kind, "calibrate": self.calibrate, "folds": self.folds}
+            self._model = learned(
+                data,
+                settings,
+                columns=(self.user, self.item),
+                seeds=parse_seeds(self.seeds),
+                progress=self.progress,
+                params={"propensity": {**params, "observed": self.observed}},
+            )
         return self
 
     def cross_fit(
@@ -124,7 +128,7 @@ class Propensity:
             )
         data, settings = self._asked(log, user_features, item_features)
         numbers = parse_seeds(self.seeds)
-        with as_library():
+        with _own_words(), as_library():
             found = _experiment(data, settings, None, numbers, self.progress).cross_fitted()
         table = to_arrow(log, [self.user, self.item], "the log")
         assert data.known_user_ids is not None  # frames always come with ids
@@ -223,6 +227,17 @@ class Propensity:
         propensity = cls(**own, user=user, item=item, seeds=model.seeds)
         propensity._model = model
         return propensity
+
+
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """Sentences name the arguments of the class, not keys of the configuration."""
+    try:
+        yield
+    except InputError as error:
+        text = re.sub(r"\bpropensity\.(calibrate|folds)\b", r"\1", str(error))
+        error.args = (re.sub(r"\bpropensity=(\w+)", r"kind='\1'", text),)
+        raise
 
 
 def learned(

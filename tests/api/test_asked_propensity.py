@@ -115,7 +115,7 @@ def test_predictions_of_clicks_say_what_is_missing_and_how_to_go_on():
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda: short("dr_v2").fit(CLICKS), "propensity=dr_v2 is unknown"),
+        (lambda: short("dr_v2").fit(CLICKS), "kind='dr_v2' is unknown"),
         (lambda: upo.Propensity("none").fit(CLICKS), "learns nothing"),
         (lambda: short("balanced").fit(CLICKS), "learned beside it"),
         (lambda: short().predict(CLICKS), "not fitted"),

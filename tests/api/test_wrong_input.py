@@ -8,6 +8,7 @@ from api_world import TEST, TRAIN, short
 import upo
 
 NUMBERED = TRAIN[["user", "item", "rating"]].set_axis([0, 1, 2], axis=1)
+MANY = pd.DataFrame({"user": range(99)})
 WRONG = {
     "names that are numbers": (
         {"train": NUMBERED, "user": 0, "item": 1, "rating": 2},
@@ -46,7 +47,37 @@ WRONG = {
         "more than one column 'user'",
     ),
     "no seeds": ({"seeds": 0}, "seeds"),
+    "no trials": ({"tune": 0}, "tune must be a number of trials of at least 1, got 0"),
+    "another rule for pairs": ({"duplicates": "best"}, "duplicates must be one of error, mean"),
+    "misspelt setting of a part": (
+        {"estimator.weighting.pmin": 0.1},
+        "no setting estimator.weighting.pmin with estimator=upo_dr; estimator.weighting has p_min",
+    ),
+    "prose for a feature": (
+        {
+            "train": pd.DataFrame({"user": range(99), "item": range(99), "rating": [1, 5, 3] * 33}),
+            "user_features": pd.DataFrame(
+                {"user": range(99), "bio": [f"I am {n}" for n in range(99)]}
+            ),
+        },
+        "give columns of 0 and 1 (one-hot) or of numbers made of the text, for backbone=fm",
+    ),
 }
+
+
+def test_sentences_name_arguments_of_python():
+    twice = pd.concat([TRAIN, TRAIN])
+    with pytest.raises(upo.InputError, match=r"by hand or with duplicates='mean'\.$"):
+        short(twice)
+    assert short(twice, duplicates="mean").n_observed == len(TRAIN)
+    with pytest.raises(upo.InputError, match=r"choose another label_threshold\.$"):
+        short(label_threshold=9)
+    with pytest.raises(upo.InputError, match=r"^kind='best' is unknown; known are additive"):
+        upo.Propensity("best").fit(TRAIN)
+    with pytest.raises(upo.InputError, match=r"^folds must be a whole number"):
+        upo.Propensity("additive", calibrate="isotonic", folds=1).fit(TRAIN)
+    with pytest.raises(upo.InputError, match=r"^trials must be .* at least 1, got 0"):
+        upo.tune(TRAIN, trials=0)
 
 
 @pytest.mark.parametrize("name", WRONG)

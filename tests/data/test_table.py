@@ -7,6 +7,7 @@ import pytest
 from upo.data.frames import Columns, rating_data_from_frames
 from upo.data.table import TableDataModule, read_table, write_id_maps
 from upo.errors import InputError
+from upo.tables.files import read_every_column
 
 CSV = "user,item,rating\n7,b,5\n11,a,1\n7,a,2\n"
 
@@ -97,6 +98,32 @@ def test_numbers_in_one_file_and_text_in_the_other(write):
     data = read_table(write(CSV), write("user,item,rating\nu3,a,5\n7,b,1\n", "test.csv"))
     assert data.user_ids.tolist() == ["11", "7", "u3"]
     assert data.test.users.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"user;item;rating\n1;2;3\n", r"separated by semicolons, not by commas; .*sep=';'"),
+        (b"user;item;rating\n1;2;3,5\n", r"separated by semicolons"),
+        (b"user\titem\trating\n1\t2\t3\n", "separated by tabs, not by commas; rename it to .tsv"),
+        (b"user|item|rating\n1|2|3\n", r"separated by bars.*sep='\|'"),
+        (b'user,item,rating\n1,2,"3,5"\n', r"decimal point \(pandas: read_csv\(decimal=','\)\)"),
+        ("user,item,rating\né,2,3\n".encode("latin-1"), "not UTF-8.*encoding='cp1252'"),
+        ("user,item,rating\n1,2,3\n".encode("utf-16"), "UTF-16: save it as UTF-8"),
+    ],
+    ids=["semicolons", "decimal commas too", "tabs", "bars", "decimals", "latin-1", "utf-16"],
+)
+def test_other_separators_and_encodings_are_recognised(tmp_path, text, sentence):
+    path = tmp_path / "log.csv"
+    path.write_bytes(text)
+    with pytest.raises(InputError, match=sentence):
+        read_table(path)
+    if "decimal point" not in sentence:  # where every column is read as it is
+        with pytest.raises(InputError, match=sentence):
+            read_every_column(path, "pairs", ["user", "item"])
+    (tmp_path / "log.tsv").write_bytes(b"user,item,rating\n1,2,3\n")
+    with pytest.raises(InputError, match=r"separated by commas, not by tabs; rename it to .csv"):
+        read_table(tmp_path / "log.tsv")
 
 
 def test_repeated_pairs(write):

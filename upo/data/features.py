@@ -103,7 +103,9 @@ def _categories(table: pa.Table, name: str, source: str) -> Tensor:  # [N, categ
     if len(values) > MOST_CATEGORIES:
         raise InputError(
             f"{source}: the column {name} is text of {len(values)} different values, more than "
-            f"the {MOST_CATEGORIES} that a category may have; group them or leave it out."
+            f"the {MOST_CATEGORIES} that a category may have; group them, give columns of 0 and 1 "
+            "(one-hot) or of numbers made of the text, for backbone=fm to learn from, or leave it "
+            "out."
         )
     place = np.argsort(np.argsort(values.astype(str), kind="stable"), kind="stable")
     return torch.nn.functional.one_hot(torch.from_numpy(place[codes]), len(values)).double()

@@ -1,6 +1,7 @@
 """Settings of the Python API as a composed configuration, with errors in sentences."""
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,28 @@ ARGUMENTS = {
 }
 
 
+# further keys of a table that are arguments here
+SHORT = ("duplicates", "rating_range", "drop_overlap", "label_strict", "k")
+_NAMES = ARGUMENTS | {f"dataset.{x}": x for x in SHORT}
+_KEY = re.compile(r"\b(" + "|".join(map(re.escape, _NAMES)) + r")\b(?:=(?P<value>[\w.]*\w))?")
+
+
+def in_python(sentence: str) -> str:
+    """A sentence of the command line in the words of this API.
+
+    >>> in_python("by hand or with dataset.duplicates=mean where the dataset has that key.")
+    "by hand or with duplicates='mean'."
+    """
+
+    def argument(found: re.Match[str]) -> str:
+        name, value = _NAMES[found[1]], found["value"]
+        if value is None:
+            return name
+        return f"{name}={value if value.isdigit() else repr(value)}"
+
+    return _KEY.sub(argument, sentence).replace(" where the dataset has that key", "")
+
+
 def flat(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys of nested settings; those under ``overrides`` are dotted already."""
     dotted: dict[str, Any] = {}
@@ -60,6 +83,7 @@ def composed_run(
     Raises:
         InputError: If a setting is unknown or of the wrong type.
     """
+    settings = {f"dataset.{key}" if key in SHORT else key: x for key, x in settings.items()}
     words = ["logger=none", "figures=false", "dataset=table", "dataset.train=memory", *more]
     if estimator is not None:
         words.append(chosen("estimator", estimator, choices("estimator")))
@@ -75,8 +99,9 @@ def composed_run(
             values[key] = _grammar(key, value)
         else:
             raise InputError(
-                f"fit has no setting {key!r}; allowed are its arguments, {', '.join(GROUPS)}, and "
-                "dotted keys such as estimator.weighting.p_min, as **{'dotted.key': value}."
+                f"fit has no setting {key!r}; allowed are its arguments, {', '.join(GROUPS)}, "
+                f"{', '.join(SHORT)}, and dotted keys such as estimator.weighting.p_min, "
+                "as **{'dotted.key': value}."
             )
     with as_library():
         _check_known(composed(words), settings, list(values))
@@ -93,7 +118,8 @@ def _check_known(config: DictConfig, settings: Mapping[str, Any], keys: list[str
         above, _, last = key.rpartition(".")
         parent = OmegaConf.select(config, above) if above else config
         if not isinstance(parent, DictConfig) or last not in parent:
-            have = ", ".join(map(str, parent)) if isinstance(parent, DictConfig) else "no settings"
+            known = [x for x in map(str, parent or []) if not x.startswith("_")]
+            have = ", ".join(known) or "no settings"
             raise InputError(
                 f"There is no setting {key} with estimator={config.estimator.name}; {above} has "
                 f"{have}."
@@ -147,7 +173,8 @@ def as_library() -> Iterator[None]:
         with warnings.catch_warnings():
             quiet()
             yield
-    except InputError:
+    except InputError as error:
+        error.args = (in_python(str(error)),)
         raise
     except (HydraException, OmegaConfBaseException, MisconfigurationException) as error:
         raise InputError(" ".join(str(cause(error)).split())) from error

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from upo.core.arguments import nearest
 from upo.errors import InputError
+from upo.runs.known_settings import check_settings
 
 
 @dataclass
@@ -102,6 +103,12 @@ def check(config: DictConfig) -> None:
             near = nearest(key, known)
             meant = f"did you mean {near}? K" if near else "k"
             raise InputError(f"{key} is no setting of a run; {meant}nown are {', '.join(known)}.")
+    if OmegaConf.is_missing(config.dataset, "train"):
+        raise InputError(
+            "dataset=table needs dataset.train=FILE: a CSV or Parquet file with a user, an item "
+            "and a rating in each row."
+        )
+    check_settings(config)
     estimator = config.estimator
     if not any(estimator.stages[name].module == "debiasing" for name in scheduled(estimator)):
         raise InputError(

@@ -1,9 +1,10 @@
 """CSV and Parquet files read block by block, as they are."""
 
 import gzip
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ ROWS = 2**17  # of a Parquet file read at once
 BLOWN_UP = 100  # times its size that a Parquet file may declare, in rows or bytes, beyond 16 MiB
 CSV = {".csv": ",", ".tsv": "\t", ".txt": ","}  # each also with .gz behind it
 PARQUET = (".parquet", ".pq")
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
+_COMMA = re.compile(r"invalid value '-?\d+,\d+'")  # a number with a decimal comma
 _DAMAGE = (pa.ArrowException, UnicodeError, OSError, EOFError, gzip.BadGzipFile, zlib.error)
 _USAGE = "rename them, or name yours as the usage says (--help)"
 
@@ -49,6 +52,8 @@ def read_blocks(
     wanted = list(dict.fromkeys([*text, *extra]))
 
     def check(names: list[str]) -> None:
+        if kind in CSV and len(names) == 1 and len(wanted) > 1:
+            _check_separator(path, key, names[0], CSV[kind])
         _check_header(path, key, names, wanted, remedy)
 
     with _sentences(path, key):
@@ -83,7 +88,10 @@ def read_every_column(path: Path, key: str, text: Sequence[str]) -> pa.Table:
             with pyarrow.parquet.ParquetFile(path, read_dictionary=_texts(path)) as file:
                 _check_declared(path, key, file.metadata)
                 return file.read()
-        return csv_table(path, CSV[kind], text)
+        table = csv_table(path, CSV[kind], text)
+    if table.num_columns == 1:
+        _check_separator(path, key, table.column_names[0], CSV[kind])
+    return table
 
 
 def _kind(path: Path, key: str) -> str:
@@ -99,9 +107,52 @@ def _sentences(path: Path, key: str) -> Iterator[None]:
     except MemoryError:  # Arrow's is one of its exceptions, and says nothing of the file
         raise
     except _DAMAGE as error:
+        reason = first_line(error)
+        header, separator = _header(path), CSV.get(suffix(path, key))
+        if separator is not None and separator not in header:
+            _check_separator(path, key, header, separator)
         raise InputError(
-            f"{key}={path} cannot be read ({first_line(error)}); fix that row or restore the file."
+            f"{key}={path} cannot be read ({reason}); {_remedy(path, reason)}."
         ) from error
+
+
+def _header(path: Path) -> str:
+    """The first line of a text file, or what can be read of it."""
+    with suppress(*_DAMAGE), pa.input_stream(path, compression="detect") as stream:
+        return str(stream.read(2**16).decode("utf-8", "replace").partition("\n")[0])
+    return ""
+
+
+def _remedy(path: Path, reason: str) -> str:
+    """What to do about a file that cannot be read, by what it looks like."""
+    with suppress(*_DAMAGE), pa.input_stream(path, compression="detect") as stream:
+        if stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            return "it is text in UTF-16: save it as UTF-8 (pandas: read_csv(encoding='utf-16'))"
+    if "UTF8" in reason:
+        return (
+            "its text is not UTF-8: save it as UTF-8; it may be in Windows-1252 or Latin-1, "
+            "which pandas reads with read_csv(encoding='cp1252')"
+        )
+    if _COMMA.search(reason):
+        return "write numbers with a decimal point (pandas: read_csv(decimal=','))"
+    return "fix that row or restore the file"
+
+
+def _check_separator(path: Path, key: str, header: str, separator: str) -> None:
+    """Refuse a header that another separator divides, and say which.
+
+    Raises:
+        InputError: If it is so.
+    """
+    other = next((mark for mark in SEPARATORS if mark in header), None)
+    if other is None or other == separator:
+        return
+    name = SEPARATORS[other]
+    fix = "rename it to .tsv" if other == "\t" else ""
+    if other == ",":
+        fix = "rename it to .csv"
+    fix = fix or f"save it with commas, for example with read_csv(sep={other!r}) and to_csv"
+    raise InputError(f"{key}={path} is separated by {name}, not by {SEPARATORS[separator]}; {fix}.")
 
 
 def suffix(path: Path, key: str) -> str:
