@@ -16,7 +16,7 @@ ROOMS = {
     "losses": "functional",
     "metrics": "functional core errors",
     "data": "tables core errors",
-    "pairs": "data tables core errors",
+    "pairs": "data tables functional core errors",
     "models": "pairs functional core errors",
     "learners": "models pairs functional core errors",
     "evaluation": "models pairs data metrics functional core errors",

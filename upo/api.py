@@ -20,7 +20,8 @@ from upo.errors import FailedSeedsWarning, InputError, UselessModelWarning, Usel
 from upo.fitted import Fitted, load
 from upo.fitted.model import OBSERVED
 from upo.fitted.settings import as_library, composed_run, flat, plain, resolved
-from upo.metrics.names import DIAGNOSED, WORTH, measured_on_test
+from upo.metrics.names import DIAGNOSED, measured_on_test, worth
+from upo.pairs.target import TARGETS
 from upo.propensity import learned
 from upo.runs.auto import preferred
 from upo.runs.compose import choices, chosen, composed
@@ -70,8 +71,9 @@ def fit(
         item: Name of the item column.
         rating: Name of the rating column.
         label_threshold: Ratings of at least this are positive.
-        target: What is predicted: ``positive`` ratings, or what is ``observed``, for a log of
-            clicks that has no ratings: then the propensity alone is trained, and answers.
+        target: What is predicted: P(``positive`` rating); the ``rating`` itself, by squared error
+            and clipped to the scale of the log; or what is ``observed``, for a log of clicks that
+            has no ratings: then the propensity alone is trained, and answers.
         user_features: A table with the user column and columns of numbers or of categories (text
             of few values), a row for every user of both tables. BMSE measures balance over them,
             and ``fm`` networks read them: these also answer for users without a rating, if the
@@ -89,13 +91,13 @@ def fit(
     Warns:
         FailedSeedsWarning: If the replicas of some seeds diverged; the model is that of the others.
         UselessModelWarning: If the model of a seed is not better than the constant prediction by
-            two standard errors, in log-loss on the validation rows.
+            two standard errors, in log-loss (or squared error) on the validation rows.
         UselessWeightsWarning: If most rows of the log lie at the clip, or have one propensity.
     """
     _given(train)
     numbers, settings = parse_seeds(seeds), flat(overrides)
-    if target not in ("positive", OBSERVED):
-        raise InputError(f"target must be positive or observed, got {target!r}.")
+    if target not in (*TARGETS, OBSERVED):
+        raise InputError(f"target must be {', '.join(TARGETS)} or {OBSERVED}, got {target!r}.")
     if target == OBSERVED:
         if tune is not None:
             raise InputError("target='observed' trains no prediction to tune; leave tune= out.")
@@ -128,6 +130,7 @@ def fit(
     table = _Table(
         (train, test), Columns(user, item, rating), label_threshold, (user_features, item_features)
     )
+    settings["target"] = target
     config, module = table.read(estimator, {**settings, "seeds": numbers})
     dataset, data = config.dataset, module.data
     if tune is not None:
@@ -158,7 +161,8 @@ def fit(
         result = experiment.run()
     # without a test set nothing is known of the errors outside the log, so nothing of their bias
     result.metrics = {name: value for name, value in result.metrics.items() if value.dim()}
-    names = [*FIXED, *measured_on_test(dataset.k), *WORTH, *DIAGNOSED, *LAST]
+    columns = measured_on_test(dataset.k, target)
+    names = [*FIXED, *columns, *worth(target), *DIAGNOSED, *LAST]
     rows = result_rows(result, experiment)
     for text, kind in (
         (failures_said(result.failures, len(rows)), FailedSeedsWarning),
@@ -182,9 +186,11 @@ def fit(
             "seeds": experiment.seeds,
             **{"user": user, "item": item, "rating": rating},
             "label_threshold": float(label_threshold),
-            "overrides": {key: plain(value) for key, value in settings.items()},
+            "target": target,
+            "overrides": {k: plain(v) for k, v in settings.items() if k != "target"},
         },
         about={"data": report(data), "protocol": experiment.label},
+        target=target,
     )
 
 
@@ -201,6 +207,7 @@ def tune(
     item: str = "item",
     rating: str = "rating",
     label_threshold: float = 3.0,
+    target: str = "positive",
     user_features: Any = None,
     item_features: Any = None,
     progress: bool = True,
@@ -224,6 +231,7 @@ def tune(
         item: Name of the item column.
         rating: Name of the rating column.
         label_threshold: Ratings of at least this are positive.
+        target: ``positive`` or ``rating``, as in ``upo.fit``.
         user_features: As in ``upo.fit``.
         item_features: As in ``upo.fit``.
         progress: Draw a bar.
@@ -238,10 +246,12 @@ def tune(
     from upo.runs.search import Budget
 
     budget = Budget(trials, batch, seeds)
+    if target not in TARGETS:
+        raise InputError(f"target of a search must be {' or '.join(TARGETS)}, got {target!r}.")
     table = _Table(
         (train, None), Columns(user, item, rating), label_threshold, (user_features, item_features)
     )
-    settings = flat(overrides)
+    settings = {**flat(overrides), "target": target}
     config, module = table.read(estimator, settings)
     return _search(config, module, budget, study, progress, search, list(settings))
 

@@ -31,7 +31,7 @@ from upo.runs.overrides import ABOUT_OVERRIDES, settings_of_runs
 from upo.runs.results import Row, write_rows
 from upo.runs.search import Budget
 from upo.runs.searches import Search, search_named, with_values
-from upo.runs.tuned import NOT_TUNED
+from upo.runs.tuned import NOT_TUNED, of_target
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,8 @@ def split_arguments(arguments: Sequence[str]) -> Wanted:
 
 def compose_run(estimator: str, overrides: Sequence[str]) -> DictConfig:
     """Configuration of one row."""
-    return composed(["logger=none", "figures=false", *overrides, f"estimator={estimator}"])
+    words = ["logger=none", "figures=false", *overrides, f"estimator={estimator}"]
+    return composed([*words, *of_target(words)])
 
 
 def benchmark(arguments: Sequence[str]) -> int:

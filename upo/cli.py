@@ -38,7 +38,7 @@ from upo.runs.overrides import prepared, train_help
 from upo.runs.places import given_folder
 from upo.runs.results import Row, side_by_side, summarize
 from upo.runs.resumed import SETTINGS, check_same, recorded
-from upo.runs.tuned import GROUP, of_other_logs, words_for
+from upo.runs.tuned import GROUP, of_other_logs, of_target, words_for
 from upo.training.settings import alone, place
 from upo.training.trainer import settle
 
@@ -166,7 +166,10 @@ def _tuned(argv: list[str]) -> None:
     """For a run on a table, take up the values that were tuned on its log, and no others."""
     words = [w for w in argv[1:] if not w.startswith(("-", "hydra.", "hydra/"))]
     known = any(word.startswith("-") or GROUP in word for word in argv[1:])
-    if known or "dataset=table" not in words:
+    if known:
+        return
+    if "dataset=table" not in words:
+        argv += of_target([*search_path(argv), *words])
         return
     config = composed([*search_path(argv), *words])
     if not of_other_logs(config):

@@ -30,7 +30,7 @@ class Settings:
     )
     out: Path = argument("where to write; it is there when it is complete", value="FILE")
     pairs: Path | None = argument(
-        "user and item in each row: P(positive) of each, in the order of the file",
+        "user and item in each row: P(positive) (or the rating) of each, in the order of the file",
         default=None,
         value="FILE",
         must="file",

@@ -20,6 +20,7 @@ class Sample(MarSet):
     def __init__(self, users, items, labels):
         torch.nn.Module.__init__(self)
         self.users, self.items, self.labels, self.k = users, items, labels, 5
+        self.ratings = labels
 
 
 def sample(n=57):
@@ -77,7 +78,7 @@ def test_the_comparison_is_that_of_a_loop_over_held_out_rows(estimator):
         f = torch.sigmoid(estimator.logit("prediction", pairs).double()).detach()
         for r in range(3):
             expected = row_by_row(f[r], labels[r], float(means[r]))
-            got = [float(x[r]) for x in found]
+            got = [float(x[r]) for x in found[:3]]
             assert got == pytest.approx(expected, rel=1e-12)
 
 
@@ -94,7 +95,7 @@ def test_other_protocols_compare_on_the_rows_they_select_by(estimator, protocol)
     for r in range(3):
         rows = slice(None) if tested is None else ~tested[r]
         expected = row_by_row(f[r, rows], test.labels[rows], float(means[r]))
-        assert [float(x[r]) for x in found] == pytest.approx(expected, rel=1e-12)
+        assert [float(x[r]) for x in found[:3]] == pytest.approx(expected, rel=1e-12)
 
 
 def test_small_blocks_change_nothing(estimator, monkeypatch):

@@ -15,9 +15,11 @@ from upo.metrics import (
     ExpectedCalibrationError,
     F1AtK,
     LogLoss,
+    MeanAbsoluteError,
     MeanSquaredError,
     PrecisionAtK,
     RecallAtK,
+    RootMeanSquaredError,
 )
 
 R, N, D = 3, 40, 4
@@ -52,6 +54,8 @@ CASES = {
     "variance": Case(DRVariance, ("p_hat", "p", "e", "e_hat"), {}),
     "log_loss": Case(LogLoss, ("p_hat", "o"), {}),
     "mse": Case(MeanSquaredError, ("e", "e_hat"), {}),
+    "rmse": Case(RootMeanSquaredError, ("e", "e_hat"), {}),
+    "mae": Case(MeanAbsoluteError, ("e", "e_hat"), {}),
     "auc": Case(AUC, ("scores", "y"), {}, weighted=False),
     "ndcg": Case(NDCG, ("scores", "y", "users"), {"k": 3}, weighted=False),
     "ndcg_skip": Case(

@@ -51,6 +51,8 @@ DEFINITIONS = {
     "variance": dr_variance,
     "log_loss": loop_log_loss,
     "mse": loop_mse,
+    "rmse": lambda f, y: math.sqrt(loop_mse(f, y)),
+    "mae": lambda f, y: (f - y).abs().sum() / len(f),
     "auc": auc,
     "ndcg": lambda *rows: ranking_sums(*rows, k=3).mean_ndcg("one"),
     "ndcg_skip": lambda *rows: ranking_sums(*rows, k=3).mean_ndcg("skip"),

@@ -11,6 +11,7 @@ from upo.models.adversary import Adversary
 from upo.models.factorization import MatrixFactorization, NeuralCollaborativeFiltering
 from upo.models.imputation import ConstantImputation
 from upo.models.propensity import AdditivePropensity
+from upo.pairs.target import Positive
 
 N_U, N_I, DIM = 6, 9, 4
 SIZES = Sizes(N_U, N_I, [0, 1], 0.08)
@@ -131,7 +132,8 @@ def test_the_constant_imputation():
     fixed = ConstantImputation(SIZES, label=0.3)
     torch.testing.assert_close(torch.sigmoid(fixed(users, users)), torch.full((2, N_U * N_I), 0.3))
     assert not fixed.estimate
-    fixed.set_label(torch.tensor([0.0, 0.7]))  # extremes are kept off infinite logits
+    # extremes are kept off infinite logits
+    fixed.set_output(Positive().output(torch.tensor([0.0, 0.7])))
     assert torch.isfinite(fixed(users, users)).all()
     torch.testing.assert_close(fixed.logit[1, 0].item(), math.log(0.7 / 0.3), rtol=1e-5, atol=0)
 

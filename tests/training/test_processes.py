@@ -14,7 +14,7 @@ from torch import distributed as dist
 from torch.multiprocessing import spawn
 
 from upo.evaluation.diagnostics import Diagnostics
-from upo.evaluation.mar import MarSet, heldout_log_loss
+from upo.evaluation.mar import MarSet, heldout_error
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator, build_stage
 from upo.runs.config import scheduled
@@ -98,7 +98,7 @@ class Run:
         with torch.no_grad():
             values = {f"few {k}": v for k, v in few.measure(self.estimator).items()}
             values |= self.mar.measure(self.estimator)
-            values["held"] = heldout_log_loss(self.estimator, weighted=False)
+            values["held"] = heldout_error(self.estimator, weighted=False)
             if self.estimator.has_propensity:
                 values |= Diagnostics(self.data, self.mar).measure(self.estimator).values
         return values

@@ -22,8 +22,8 @@ class TrainingLog(Protocol):
     def logged(self) -> tuple[Tensor, Tensor]:  # [n_users], [n_items] bool
         """Users and items with rows in the log, held-out rows included."""
 
-    def positive_rate(self) -> Tensor:  # [R] float64
-        """Share of positive labels among each replica's training rows."""
+    def mean_output(self) -> Tensor:  # [R] float64
+        """The output that predicts the mean label of each replica's training rows."""
 
     def rows_by_id(self) -> tuple[Tensor, Tensor]:  # [R, n_users], [R, n_items] int64
         """Training rows of each user and item."""

@@ -116,7 +116,8 @@ class Diagnostics:
         return Diagnosis(values, reliability, histogram.histogram(), edges, floor, self.definition)
 
     def _correct(self, estimator: Estimator) -> tuple[dict[str, Tensor], metrics.Reliability]:
-        space, known = estimator.space, knowledge(self.data, self.mar)
+        space = estimator.space
+        known = knowledge(self.data, self.mar, space.target)
         population = measured(space, self.data, self.mar)
         device = space.keys.device
         probe = estimator.propensity(population.probe()).double()
@@ -169,4 +170,4 @@ class Diagnostics:
         ]
         if parts:
             return torch.cat(parts, dim=-1)
-        return torch.sigmoid(estimator.logit("prediction", pairs)).unsqueeze(-1)
+        return estimator.share(pairs).unsqueeze(-1)

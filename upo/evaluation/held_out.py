@@ -109,4 +109,4 @@ def features_of(estimator: Estimator, pairs: Pairs, features: Features) -> Tenso
     ]
     if parts:
         return torch.cat(parts, dim=-1)
-    return torch.sigmoid(estimator.logit("prediction", pairs)).unsqueeze(-1)
+    return estimator.share(pairs).unsqueeze(-1)

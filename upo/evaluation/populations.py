@@ -17,6 +17,7 @@ from upo.data.rating_data import RatingData, Truth
 from upo.evaluation.mar import MarSet, blocks
 from upo.models.estimator import Estimator
 from upo.pairs import Pairs, PairSpace
+from upo.pairs.target import POSITIVE, Rating, Target
 
 EXACT_PAIRS = 2**21  # |D| up to which every pair is visited
 SAMPLE_PAIRS = 2**20  # pairs of D \ O sampled beyond
@@ -150,10 +151,12 @@ class Simulated(Knowledge):
 
     Args:
         truth: Of the world.
+        target: What predictions are of.
     """
 
-    def __init__(self, truth: Truth) -> None:
+    def __init__(self, truth: Truth, target: Target) -> None:
         self.truth = truth
+        self.target = target
 
     def propensity(self, pairs: Pairs) -> Tensor:
         return self.truth.propensity(pairs.users, pairs.items)
@@ -164,7 +167,14 @@ class Simulated(Knowledge):
 
     def labelled(self, population: Population) -> Labelled:
         for pairs, weight in population:
-            yield pairs, weight, self.truth.label(pairs.users, pairs.items)
+            yield pairs, weight, self._label(pairs)
+
+    def _label(self, pairs: Pairs) -> Tensor:
+        # a world without ratings has labels in their place, in its log too
+        rating = getattr(self.truth, "rating", self.truth.label)
+        if not isinstance(self.target, Rating):
+            return self.truth.label(pairs.users, pairs.items)
+        return self.target.labels(rating(pairs.users, pairs.items))
 
 
 class Logged(Knowledge):
@@ -172,10 +182,11 @@ class Logged(Knowledge):
 
     Args:
         mar: The MAR sample; without one no label outside the log is known.
+        target: What predictions are of.
     """
 
-    def __init__(self, mar: MarSet) -> None:
-        self.mar = mar
+    def __init__(self, mar: MarSet, target: Target) -> None:
+        self.mar, self.target = mar, target
         self.complete = len(mar) > 0
 
     def propensity(self, pairs: Pairs) -> None:
@@ -192,15 +203,16 @@ class Logged(Knowledge):
             row, _ = space.find(pairs.users, pairs.items)
             yield pairs, weight, space.labels[row]
         _, seen = space.find(self.mar.users, self.mar.items)
+        labels = self.target.labels(self.mar.ratings)
         stands_for = (space.n_pairs - space.n_observed) / max(1, int((~seen).sum()))
         for pairs, rows in self.mar.blocks(space):
             weight = (~pairs.observed).float() * stands_for
-            yield pairs, weight, self.mar.labels[rows].expand(space.replicas, -1)
+            yield pairs, weight, labels[rows].expand(space.replicas, -1)
 
 
-def knowledge(data: RatingData, mar: MarSet) -> Knowledge:
-    """What is known of a dataset."""
-    return Logged(mar) if data.truth is None else Simulated(data.truth)
+def knowledge(data: RatingData, mar: MarSet, target: Target = POSITIVE) -> Knowledge:
+    """What is known of a dataset, with labels as a target has them."""
+    return Logged(mar, target) if data.truth is None else Simulated(data.truth, target)
 
 
 def unclipped(estimator: Estimator, pairs: Pairs) -> Tensor:  # [R, B] float64

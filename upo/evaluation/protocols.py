@@ -9,8 +9,9 @@ from torch import Tensor
 from upo.core.sampling import Permutation, stream_key
 from upo.errors import InputError
 from upo.evaluation.constant import Predicted
-from upo.evaluation.mar import MarSet, heldout_blocks, heldout_log_loss
-from upo.metrics.names import lower_is_better
+from upo.evaluation.mar import MarSet, heldout_blocks, heldout_error
+from upo.evaluation.scoring import SCORING
+from upo.metrics.names import lower_is_better, measured_on_test
 from upo.models.estimator import Estimator
 
 
@@ -27,6 +28,7 @@ class Protocol(ABC):
     name: str
     holdout: float = 0.0
     monitor: str
+    wanted: str | None = None  # a metric that was asked for
     test_selected = False
     mar: MarSet
 
@@ -40,13 +42,25 @@ class Protocol(ABC):
         """1 where a lower ``monitor`` is better, -1 where a higher one is."""
         return 1 if lower_is_better(self.monitor) else -1
 
-    def use(self, mar: MarSet) -> None:
+    def use(self, mar: MarSet, target: str = "positive") -> None:
         """Take the MAR sample into use.
 
+        Args:
+            mar: The sample.
+            target: What predictions are of; where nothing else was asked for, its error judges.
+
         Raises:
-            InputError: If the protocol needs one and there is none.
+            InputError: If the protocol needs one and there is none, or it judges by a metric that
+                the target does not have.
         """
         self.mar = mar
+        self.monitor = self.wanted or SCORING[target].judge
+        known = [self.monitor] if self.wanted is None else measured_on_test(mar.k, target)
+        if self.monitor not in known:
+            raise InputError(
+                f"protocol.monitor={self.monitor} is not measured with target={target}; known are "
+                f"{', '.join(known)}."
+            )
 
     @abstractmethod
     def validate(self, estimator: Estimator) -> dict[str, Tensor]:
@@ -56,8 +70,8 @@ class Protocol(ABC):
         """Predictions and labels of the selection data, block by block: this rank's share."""
         mask = self._selecting(estimator)
         for pairs, rows in self.mar.blocks(estimator.space):
-            f = torch.sigmoid(estimator.logit("prediction", pairs).double())
-            yield f, self.mar.labels[rows], None if mask is None else mask[:, rows]
+            truth = estimator.space.target.truth(self.mar.ratings[rows])
+            yield estimator.predicted(pairs), truth, None if mask is None else mask[:, rows]
 
     def _selecting(self, estimator: Estimator) -> Tensor | None:
         """``[R, N]`` bool rows of the MAR sample that select; None for all."""
@@ -69,7 +83,9 @@ class Protocol(ABC):
 
 
 class Holdout(Protocol):
-    """Chooses by log-loss on a tenth of the MNAR log, drawn by seed; the test set is read once.
+    """Chooses by the error on a tenth of the MNAR log, drawn by seed; the test set is read once.
+
+    The error is the log-loss, or the squared error of ratings.
 
     Args:
         name: Name in results.
@@ -77,7 +93,7 @@ class Holdout(Protocol):
         weighted: Weight held-out rows by the estimator's own inverse propensities.
     """
 
-    monitor = "log_loss"
+    monitor = SCORING["positive"].judge
 
     def __init__(
         self, *, name: str = "holdout", share: float = 0.1, weighted: bool = False
@@ -88,13 +104,13 @@ class Holdout(Protocol):
         self.holdout, self.weighted = share, weighted
 
     def validate(self, estimator: Estimator) -> dict[str, Tensor]:
-        """Log-loss on held-out rows."""
-        return {"log_loss": heldout_log_loss(estimator, weighted=self.weighted)}
+        """The error on held-out rows."""
+        return {self.monitor: heldout_error(estimator, weighted=self.weighted)}
 
     def validation_rows(self, estimator: Estimator) -> Iterator[Predicted]:
         """Predictions and labels of the held-out rows."""
         for pairs, labels in heldout_blocks(estimator):
-            yield torch.sigmoid(estimator.logit("prediction", pairs).double()), labels, None
+            yield estimator.predicted(pairs), labels, None
 
 
 class MarHoldout(Protocol):
@@ -103,21 +119,22 @@ class MarHoldout(Protocol):
     Args:
         name: Name in results.
         share: Share of the MAR users that select, in (0, 1).
-        monitor: Metric that chooses.
+        monitor: Metric that chooses; None for the log-loss, or the RMSE of ratings.
     """
 
     def __init__(
-        self, *, name: str = "mar_holdout", share: float = 0.2, monitor: str = "log_loss"
+        self, *, name: str = "mar_holdout", share: float = 0.2, monitor: str | None = None
     ) -> None:
         self.name = name
         if not 0 < share < 1:
             raise InputError(f"protocol.share must lie in (0, 1), got {share}; try 0.2.")
-        self.share, self.monitor = share, monitor
+        self.share, self.wanted = share, monitor
+        self.monitor = monitor or SCORING["positive"].judge
 
-    def use(self, mar: MarSet) -> None:
+    def use(self, mar: MarSet, target: str = "positive") -> None:
         """Take the MAR sample into use."""
         _require(mar, self.name)
-        super().use(mar)
+        super().use(mar, target)
 
     def _selecting(self, estimator: Estimator) -> Tensor:  # [R, N]
         """Rows of the users that select."""
@@ -151,12 +168,12 @@ class TestSelected(Protocol):
 
     def __init__(self, *, name: str = "paper", monitor: str = "auc") -> None:
         self.name = name
-        self.monitor = monitor
+        self.monitor = self.wanted = monitor
 
-    def use(self, mar: MarSet) -> None:
+    def use(self, mar: MarSet, target: str = "positive") -> None:
         """Take the MAR sample into use."""
         _require(mar, self.name)
-        super().use(mar)
+        super().use(mar, target)
 
     def validate(self, estimator: Estimator) -> dict[str, Tensor]:
         """All metrics on the test set."""

@@ -15,6 +15,7 @@ from upo.errors import InputError
 from upo.evaluation.mar import MarSet
 from upo.evaluation.populations import unclipped
 from upo.models.estimator import Estimator
+from upo.pairs.target import Rating
 
 
 def table1_compat(
@@ -48,6 +49,11 @@ def table1_compat(
         raise InputError(
             "diagnostics=table1_compat needs a dataset with true propensities and a test set, as "
             "ml100k, semisynthetic and synthetic have; use diagnostics=correct."
+        )
+    if isinstance(estimator.space.target, Rating):
+        raise InputError(
+            "diagnostics=table1_compat scores predicted probabilities, and target=rating predicts "
+            "ratings; use diagnostics=correct."
         )
     device = estimator.space.keys.device
     ece = metrics.ExpectedCalibrationError(num_bins, "equal_mass").to(device)

@@ -40,7 +40,8 @@ class Answers:
         """``[R, N]`` float64 on the CPU.
 
         Args:
-            what: A role whose probability is asked for, or ``propensity``.
+            what: ``prediction``; ``score``, which is the prediction before it is clipped to a
+                scale; a role whose probability is asked for; or ``propensity``.
             users: ``[N]``.
             items: ``[N]``.
         """
@@ -105,7 +106,8 @@ class Answers:
         """
         grid_users = users.repeat_interleave(len(self.items))
         grid_items = self.items.repeat(len(users))
-        scores = self.values(self.answer, grid_users, grid_items).mean(0)
+        by = "score" if self.answer == "prediction" else self.answer
+        scores = self.values(by, grid_users, grid_items).mean(0)
         if exclude_seen:
             space = self.estimator.space
             where = space.keys.device
@@ -116,7 +118,7 @@ class Answers:
 
     def _unseen(self, what: str, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """The indices, -1 where the asked network has no answer of its own."""
-        network = self.estimator.networks[what]
+        network = self.estimator.networks["prediction" if what == "score" else what]
         reader = network if isinstance(network, FactorizationMachine) else self.estimator.space
         return users.where(users < reader.n_users, -1), items.where(items < reader.n_items, -1)
 
@@ -139,6 +141,11 @@ class Answers:
             pairs = Pairs(grid[0], grid[1], space, len(u))
             if what == "propensity":
                 value = self.estimator.propensity(pairs)
+            elif what in ("prediction", "score"):
+                output = self.estimator.logit("prediction", pairs)
+                value = (space.target.prediction if what == "prediction" else space.target.score)(
+                    output
+                )
             else:
                 value = torch.sigmoid(self.estimator.logit(what, pairs))
             values.append(value.double().cpu())

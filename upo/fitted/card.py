@@ -46,7 +46,11 @@ def card(
         verdict: Of an audit, if there was one.
     """
     lines = [f"# Model card: {markdown(config.name)}", ""]
-    what = {"positive": "P(positive rating)", "observed": "P(observed)"}.get(target, target)
+    what = {
+        "positive": "P(positive rating)",
+        "rating": "the rating",
+        "observed": "P(observed)",
+    }.get(target, target)
     lines += [
         f"Predicts {markdown(what)} of a pair of {' and '.join(map(markdown, columns))}.",
         "",

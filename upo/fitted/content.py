@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from upo.fitted.answers import Answers
 from upo.models.estimator import Derived, Estimator
+from upo.pairs.target import Rating
 from upo.tables.ids import restored_ids
 from upo.tables.numbering import Ids
 
@@ -42,6 +43,7 @@ class Content:
         target: What predictions are of.
         cells: ``[M]`` sorted keys of D, where a table listed them.
         about: What the model card says of how it was made.
+        scale: Of predicted ratings: least, largest, mean, standard deviation.
     """
 
     config: str
@@ -58,6 +60,7 @@ class Content:
     target: str = "positive"
     cells: Tensor | None = None
     about: dict[str, str] = field(default_factory=dict)
+    scale: tuple[float, float, float, float] | None = None
 
 
 def checked(content: Mapping[str, Any]) -> Content:
@@ -110,6 +113,7 @@ def checked(content: Mapping[str, Any]) -> Content:
         target=target,
         cells=cells,
         about=_about(content.get("about", {})),
+        scale=_scale(content.get("scale")) if target == "rating" else None,
     )
 
 
@@ -118,6 +122,16 @@ def _about(about: Any) -> dict[str, str]:
     if not right or not all(type(x) is str and len(x) < 2**16 for y in about.items() for x in y):
         raise ContentError("what it says of how it was made is no text")
     return dict(about)
+
+
+def _scale(scale: Any) -> tuple[float, float, float, float]:
+    right = isinstance(scale, list) and len(scale) == 4
+    if not right or not all(type(x) is float and math.isfinite(x) for x in scale):
+        raise ContentError("it predicts ratings without a scale")
+    low, high, centre, spread = scale
+    if not (low <= centre <= high and low < high and 0 < spread <= high - low):
+        raise ContentError("its scale of ratings is none")
+    return low, high, centre, spread
 
 
 def check_seeds(seeds: Any) -> list[int]:
@@ -164,11 +178,14 @@ def check_networks(estimator: Estimator, state: Mapping[str, Tensor]) -> None:
     asked = torch.tensor([0])
     answers = Answers(estimator)
     for what in ("prediction", *(["propensity"] if estimator.has_propensity else [])):
-        value = answers.values(what, asked, asked)
+        value, target = answers.values(what, asked, asked), estimator.space.target
+        low, high, kind = 0.0, 1.0, "probability"
+        if what == "prediction" and isinstance(target, Rating):
+            low, high, kind = target.low, target.high, "rating of its scale"
         if value.shape != (estimator.space.replicas, 1) or not bool(
-            ((value >= 0) & (value <= 1)).all()
+            ((value >= low) & (value <= high)).all()
         ):
-            raise ContentError(f"its {what} of a pair is no probability")
+            raise ContentError(f"its {what} of a pair is no {kind}")
 
 
 def _check_sources(networks: nn.ModuleDict) -> None:

@@ -1,6 +1,7 @@
 """Models on disk: one file of tensors and plain values, read without running anything in it."""
 
 from collections.abc import Mapping
+from dataclasses import astuple
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from upo.fitted.content import ContentError, check_networks, checked, elements
 from upo.fitted.parts import ForeignPartError, build
 from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
+from upo.pairs.target import POSITIVE, Rating
 from upo.runs.assembly import build_estimator
 from upo.tables.ids import plain_ids
 from upo.tables.numbering import Ids
@@ -70,6 +72,7 @@ def write_model(
         "params": None if params is None else dict(params),
         "target": target,
         "about": dict(about or {}),
+        "scale": _scale(estimator.space),
         "cells": _listed(estimator.space),
     }
     if rank() == 0:
@@ -122,6 +125,7 @@ def read_model(folder: str | Path, *, trusted: bool) -> dict[str, Any]:
             content.seeds,
             cells=None if content.cells is None else ListedCells(content.cells),
             features=content.features,
+            target=POSITIVE if content.scale is None else Rating(*content.scale),
         )
         if trusted:
             estimator = build_estimator(config, space)
@@ -148,6 +152,11 @@ def read_model(folder: str | Path, *, trusted: bool) -> dict[str, Any]:
 def _listed(space: PairSpace) -> torch.Tensor | None:
     """The keys of D, where a table listed them."""
     return space.cells.keys.cpu() if isinstance(space.cells, ListedCells) else None
+
+
+def _scale(space: PairSpace) -> list[float] | None:
+    """The numbers of a scale of ratings, where there is one."""
+    return list(astuple(space.target)) if isinstance(space.target, Rating) else None
 
 
 def stranger(

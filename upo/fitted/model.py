@@ -48,7 +48,7 @@ class Fitted:
         user_ids: Ids by index.
         item_ids: Ids by index.
         config: The estimator's configuration.
-        target: What predictions are of: ``positive``, or ``observed``.
+        target: What predictions are of: ``positive``, ``rating``, or ``observed``.
         about: How it was made, for its card: ``data``, ``protocol``, ``command``.
     """
 
@@ -111,7 +111,10 @@ class Fitted:
         return copy.deepcopy(self._params) if deep else dict(self._params)
 
     def predict(self, pairs: Any, *, average: bool = True) -> "pd.Series[float] | pd.DataFrame":
-        """P(positive rating) of each pair, debiased; P(observed) with ``target="observed"``.
+        """P(positive rating) of each pair, debiased.
+
+        With ``target="rating"`` the rating, clipped to the scale of the log; with
+        ``target="observed"`` P(observed).
 
         Args:
             pairs: A data frame with the user and the item column.
@@ -122,7 +125,20 @@ class Fitted:
         """
         return self._answer(self.answers.answer, pairs, average, name="prediction")
 
-    predict_proba = predict
+    def predict_proba(
+        self, pairs: Any, *, average: bool = True
+    ) -> "pd.Series[float] | pd.DataFrame":
+        """``predict``, where that is of probabilities.
+
+        Raises:
+            InputError: If the model predicts ratings.
+        """
+        if self.target == "rating":
+            raise InputError(
+                "This model predicts ratings (target='rating'), no probabilities; use predict, or "
+                "fit with target='positive'."
+            )
+        return self.predict(pairs, average=average)
 
     def propensity(self, pairs: Any, *, average: bool = True) -> "pd.Series[float] | pd.DataFrame":
         """P(observed) of each pair as learned, that is before the clip of the weights.
@@ -199,7 +215,8 @@ class Fitted:
             progress: Draw a progress bar.
 
         Returns:
-            Columns user, item (as in the fitted table), score, rank (from 1).
+            Columns user, item (as in the fitted table), score, rank (from 1). With
+            ``target="rating"`` a score is the rating before it is clipped to the scale.
 
         Raises:
             InputError: If ``k`` is below 1 or a user is missing.

@@ -26,7 +26,7 @@ from upo.fitted.parts import ForeignPartError, build
 from upo.fitted.settings import resolved
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator
-from upo.runs.config import scheduled
+from upo.runs.config import scheduled, target_name
 from upo.tables.frames import first_line
 from upo.tables.numbering import Ids
 from upo.training.checkpoint import load_checked
@@ -100,7 +100,8 @@ def load_model(folder: Path, *, log: Path | None = None, trusted: bool = False) 
         kept = [r for r in range(len(seeds)) if r not in dict(state.get("failures") or {})]
         if len(kept) < len(seeds):  # the others diverged
             networks = part_of_state(networks, kept, len(seeds))
-        space = PairSpace.of(data, [seeds[r] for r in kept], protocol.holdout)
+        target = target_name(config["estimator"])
+        space = PairSpace.of(data, [seeds[r] for r in kept], protocol.holdout, target)
         with part_of_stack(kept, len(seeds)):
             if trusted:
                 estimator = build_estimator(config["estimator"], space)
@@ -135,6 +136,7 @@ def load_model(folder: Path, *, log: Path | None = None, trusted: bool = False) 
             "protocol": protocol.label,
             "command": " ".join(["python train.py", *_overrides(folder)]),
         },
+        target=target,
     )
 
 

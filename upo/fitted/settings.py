@@ -21,7 +21,7 @@ from upo.runs.tuned import NOT_TUNED
 
 # chosen by name, as in train.py
 GROUPS = (
-    *("backbone", "fit", "objective", "imputation", "propensity", "variant"),
+    *("target", "backbone", "fit", "objective", "imputation", "propensity", "variant"),
     *("protocol", "trainer", "experiment"),
 )
 ARGUMENTS = {

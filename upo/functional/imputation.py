@@ -1,13 +1,12 @@
 r"""Imputation losses :math:`\frac{|O|}{|D|}\mathrm{mean}_O\,\omega(\hat p)(e-\hat e)^2`.
 
 The weight function is what distinguishes the doubly robust variants of the literature; p_hat is
-clipped by the caller to (0, 1]. ``label_loss`` has a cross-entropy in the place of the square.
+clipped by the caller to (0, 1]. ``label_loss`` has a loss of labels in the place of the square.
 """
 
 from torch import Tensor
 
 from upo.core.distributed import batch_mean
-from upo.functional.pointwise import cross_entropy
 
 
 def imputation_loss(
@@ -21,10 +20,8 @@ def imputation_loss(
     return density * batch_mean(omega * (e - e_hat) ** 2)
 
 
-def label_loss(
-    g_logit: Tensor, label: Tensor, omega: Tensor, density: float
-) -> Tensor:  # [R, B] x 3 -> [R]
-    r"""Weighted cross-entropy of the pseudo-label against the label over O.
+def label_loss(loss: Tensor, omega: Tensor, density: float) -> Tensor:  # [R, B] x 2 -> [R]
+    r"""Weighted loss of the pseudo-label against the label over O, such as a cross-entropy.
 
     .. math:: \frac{|O|}{|D|}\mathrm{mean}_O\,\omega(\hat p)\,CE(\sigma(g), r)
 
@@ -35,7 +32,7 @@ def label_loss(
 
     Source: after the original code of MRDR (Guo et al., SIGIR 2021), which fits labels so.
     """
-    return density * batch_mean(omega * cross_entropy(g_logit, label))
+    return density * batch_mean(omega * loss)
 
 
 def omega_jl(p_hat: Tensor) -> Tensor:  # any shape -> the same

@@ -105,7 +105,7 @@ class BalancePenalty:
 
     def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
         """The penalty ``[R]``."""
-        phi = torch.sigmoid(estimator.logit("prediction", pairs)).detach()
+        phi = estimator.share(pairs).detach()
         return self.imbalance(pairs, p_hat, phi)
 
     def imbalance(self, pairs: Pairs, p_hat: Tensor, phi: Tensor) -> Tensor:  # [R]
@@ -132,7 +132,7 @@ class BalanceTerm:
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The term ``[R]``."""
         p_hat = estimator.propensity(batch.pairs).detach()
-        phi = torch.sigmoid(estimator.logit("prediction", batch.pairs))
+        phi = estimator.share(batch.pairs)
         return self.balance.imbalance(batch.pairs, p_hat, phi)
 
 

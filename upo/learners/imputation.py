@@ -12,10 +12,16 @@ from upo.functional.imputation import imputation_loss, label_loss
 from upo.learners.base import GradientLearner, Learner, Logs, Optimizer
 from upo.learners.penalty import Strengths
 from upo.models.estimator import Estimator
-from upo.models.imputation import ConstantImputation, PseudoLabel, SquaredPseudoLabel
+from upo.models.imputation import (
+    ConstantImputation,
+    PseudoLabel,
+    PseudoRating,
+    SquaredPseudoLabel,
+)
 from upo.pairs import Batch, BatchSampler, ObservedPairs
 
-LABELLED = (PseudoLabel, SquaredPseudoLabel)  # forms whose imputation is a pseudo-label
+# forms whose imputation is a pseudo-label
+LABELLED = (PseudoLabel, SquaredPseudoLabel, PseudoRating)
 
 
 class RowPenalty(Protocol):
@@ -37,8 +43,8 @@ class ImputationLearner(GradientLearner):
             by default the trained network's own.
         penalties: Name -> term added to the loss.
         regression: ``error``: the imputed error is fitted to the observed one by squares;
-            ``label``: the pseudo-label is fitted to the label by cross-entropy, whatever the
-            prediction says.
+            ``label``: the pseudo-label is fitted to the label by the target's own loss, the
+            cross-entropy or the squared error of ratings, whatever the prediction says.
         penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
 
     Raises:
@@ -95,7 +101,8 @@ class ImputationLearner(GradientLearner):
         estimator, density = self.estimator, self.estimator.space.density
         g_logit = estimator.logit(self.output, rows)
         if self.regression == "label":
-            return label_loss(g_logit, rows.labels, self.weight(rows), density)
+            loss = estimator.space.target.loss(g_logit, rows.labels)
+            return label_loss(loss, self.weight(rows), density)
         f_logit = estimator.logit("prediction", rows).detach()
         e, e_hat = estimator.form.regression(f_logit, rows.labels, g_logit)
         return imputation_loss(self.target(e, rows), e_hat, self.weight(rows), density)
@@ -125,6 +132,13 @@ class ConstantLabel(Learner):
 
     def __init__(self, estimator: Estimator, *, network: str = "imputation") -> None:
         super().__init__(estimator, network=network)
+        constant, target = estimator.networks[network], estimator.space.target
+        given = isinstance(constant, ConstantImputation) and not constant.estimate
+        if given and target.name != "positive":
+            raise InputError(
+                f"estimator.networks.{network}.label is a probability, and target={target.name} "
+                "has none; leave it null, so that it is estimated."
+            )
 
     @torch.no_grad()
     def on_stage_start(self) -> None:
@@ -136,7 +150,8 @@ class ConstantLabel(Learner):
             )
             rows = sampler.chunk(0, 1)[0].rows
             weight = 1.0 / self.estimator.p_hat(rows)
-            constant.set_label(batch_sum(weight * rows.labels) / batch_sum(weight))
+            label = batch_sum(weight * rows.labels) / batch_sum(weight)
+            constant.set_output(self.estimator.space.target.output(label))
 
     def update(self, batch: Batch) -> Logs:
         """Nothing to learn."""

@@ -17,7 +17,6 @@ from upo.functional.kernels import (
     weight_entropy,
     whitening,
 )
-from upo.functional.pointwise import cross_entropy
 from upo.learners.balancing import known_gap
 from upo.learners.base import GradientLearner, Logs, Optimizer
 from upo.learners.penalty import Strengths
@@ -50,9 +49,9 @@ class RepresentationLearner(GradientLearner):
         super().__init__(estimator, optimizer=optimizer, network=network, penalty=penalty)
 
     def update(self, batch: Batch) -> Logs:
-        """Descend the mean cross-entropy of observed rows."""
-        rows = batch.rows
-        loss = batch_mean(cross_entropy(self.estimator.logit(self.network, rows), rows.labels))
+        """Descend the mean loss of observed labels."""
+        rows, target = batch.rows, self.estimator.space.target
+        loss = batch_mean(target.loss(self.estimator.logit(self.network, rows), rows.labels))
         self.step(loss)
         return {"loss": loss.detach()}
 

@@ -9,7 +9,12 @@ from upo.metrics.diagnostics import (
 )
 from upo.metrics.histogram import HistogramCounts, PropensityHistogram
 from upo.metrics.per_user import UserValues
-from upo.metrics.pointwise import LogLoss, MeanSquaredError
+from upo.metrics.pointwise import (
+    LogLoss,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    RootMeanSquaredError,
+)
 from upo.metrics.ranking import AUC, NDCG, F1AtK, PrecisionAtK, RecallAtK, SeveralAtK
 
 __all__ = [
@@ -22,11 +27,13 @@ __all__ = [
     "F1AtK",
     "HistogramCounts",
     "LogLoss",
+    "MeanAbsoluteError",
     "MeanSquaredError",
     "PrecisionAtK",
     "PropensityHistogram",
     "RecallAtK",
     "Reliability",
+    "RootMeanSquaredError",
     "SeveralAtK",
     "UserValues",
 ]

@@ -77,3 +77,35 @@ class MeanSquaredError(_WeightedMean):
             weight=(weight, WEIGHT),
         )
         self._add((f.double() - y.double()).square(), w)
+
+
+class RootMeanSquaredError(MeanSquaredError):
+    r"""Root of the mean of :math:`(f - y)^2`, in the unit of the targets.
+
+    Args:
+        **kwargs: ``replicas`` and the arguments of ``torchmetrics.Metric``.
+    """
+
+    total_name = "squared_error_of_root"
+
+    def compute(self) -> Tensor:
+        return super().compute().sqrt()
+
+
+class MeanAbsoluteError(_WeightedMean):
+    r"""Mean of :math:`|f - y|`, in the unit of the targets.
+
+    Args:
+        **kwargs: ``replicas`` and the arguments of ``torchmetrics.Metric``.
+    """
+
+    total_name = "absolute_error"
+
+    def update(self, predictions: Tensor, targets: Tensor, weight: Tensor | None = None) -> None:
+        """Add rows: finite predictions and targets, weights (1 by default) at least 0."""
+        f, y, w = self.read(
+            predictions=(predictions, FINITE),
+            targets=(targets, FINITE),
+            weight=(weight, WEIGHT),
+        )
+        self._add((f.double() - y.double()).abs(), w)

@@ -239,6 +239,18 @@ class Estimator(nn.Module):
         """Sigmoid of a network's logits, with the graph to its parameters."""
         return self._remember(pairs, role, "probability", lambda: sigmoid(self.logit(role, pairs)))
 
+    def predicted(self, pairs: Pairs) -> Tensor:  # [R, B] float64
+        """Predictions: probabilities, or ratings on their scale."""
+        return self.space.target.prediction(self.logit("prediction", pairs).double())
+
+    def score(self, pairs: Pairs) -> Tensor:  # [R, B] float64
+        """What pairs are ranked by: predictions before they are clipped to a scale."""
+        return self.space.target.score(self.logit("prediction", pairs).double())
+
+    def share(self, pairs: Pairs) -> Tensor:  # [R, B]
+        """Predictions as parts of their scale, in [0, 1], with the graph to the prediction."""
+        return self.space.target.share(self.logit("prediction", pairs))
+
     def bin_index(self, pairs: Pairs, p_hat: Tensor) -> Tensor:  # [R, B]
         """Bin of each propensity of the pairs; players that hold the same tensor share it."""
         known = pairs.binned
@@ -265,9 +277,12 @@ class Estimator(nn.Module):
         return self.form.imputed(self.logit("prediction", pairs), g)
 
     def error_and_imputed(self, pairs: Pairs, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Errors against given labels ``[R, B]``, and the imputed ones: 0 if none are used."""
-        f_logit = self.logit("prediction", pairs)
-        e = self.form.error(f_logit, labels)
+        """Errors against given labels ``[R, B]``, and the imputed ones: 0 if none are used.
+
+        Both in the unit of predictions, squared where they are of ratings.
+        """
+        f_logit, square = self.logit("prediction", pairs), self.space.target.unit**2
+        e = square * self.form.error(f_logit, labels)
         if not self.has_imputation or self.estimate == "ips":
             return e, torch.zeros_like(e)
-        return e, self.imputed(pairs)
+        return e, square * self.imputed(pairs)

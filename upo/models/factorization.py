@@ -15,7 +15,6 @@ from upo.errors import InputError
 from upo.models.plain import Plain
 
 STARTS = ("zero", "rate", "density")
-LEAST_RATE = 1e-4  # a share of positive labels is read inside [this, 1 - this]
 
 
 def check_dim(dim: int) -> int:
@@ -52,10 +51,10 @@ def start_std(
 
 
 def start_logit(sizes: Sizes, start: str) -> Tensor:  # [R]
-    """Where a global term starts: at 0, or at the logit of a share.
+    """Where a global term starts: at 0, at the mean training label, or at the logit of a share.
 
-    That is the share of positive training labels, of which 0 or 1 is read as 1e-4 from there, or,
-    for a propensity, |O| / |D|.
+    What predicts the mean label is the logit of the share of positive ones, of which 0 or 1 is read
+    as 1e-4 from there, or the mean rating. The share is |O| / |D|, for a propensity.
 
     Raises:
         InputError: If ``start`` is unknown.
@@ -67,8 +66,7 @@ def start_logit(sizes: Sizes, start: str) -> Tensor:  # [R]
         return torch.logit(density).expand(len(sizes.seeds)).clone()
     if start == "zero" or sizes.log is None:
         return torch.zeros(len(sizes.seeds))
-    rate = sizes.log.positive_rate().cpu()
-    return torch.logit(rate.clamp(LEAST_RATE, 1 - LEAST_RATE)).float()
+    return sizes.log.mean_output().cpu().float()
 
 
 class Embeddings(nn.Module):

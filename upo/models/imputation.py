@@ -19,6 +19,7 @@ class PseudoLabel:
     """
 
     replayable = True
+    target = "positive"
 
     def error(self, f_logit: Tensor, label: Tensor) -> Tensor:
         """e: cross-entropy against the label."""
@@ -40,6 +41,7 @@ class Residual:
     """
 
     replayable = True
+    target = "positive"
 
     def error(self, f_logit: Tensor, label: Tensor) -> Tensor:
         """e: squared error against the label."""
@@ -62,6 +64,7 @@ class SquaredPseudoLabel:
     """
 
     replayable = True
+    target = "positive"
 
     def error(self, f_logit: Tensor, label: Tensor) -> Tensor:
         """e: squared error against the label."""
@@ -84,6 +87,7 @@ class DirectError:
     """
 
     replayable = True
+    target = "positive"
 
     def error(self, f_logit: Tensor, label: Tensor) -> Tensor:
         """e: cross-entropy against the label."""
@@ -96,6 +100,52 @@ class DirectError:
     def regression(self, f_logit: Tensor, label: Tensor, g_logit: Tensor) -> tuple[Tensor, Tensor]:
         """What imputation is fitted to on an observed row, and its fit: e and e_hat."""
         return self.error(f_logit, label), self.imputed(f_logit, g_logit)
+
+
+class PseudoRating:
+    r"""Form A of ratings: :math:`\hat e=(f-\tilde r)^2`, where the imputation is a pseudo-rating.
+
+    Of standardised ratings, as all that networks say of ratings is. Where it is fitted by
+    ``regression=label``, imputation is what ``ResidualRating`` calls f + g.
+    """
+
+    replayable = True
+    target = "rating"
+
+    def error(self, f_logit: Tensor, label: Tensor) -> Tensor:
+        """e: squared error against the rating."""
+        return (f_logit - label) ** 2
+
+    def imputed(self, f_logit: Tensor, g_logit: Tensor) -> Tensor:
+        """e_hat: squared error against the pseudo-rating."""
+        return (f_logit - g_logit) ** 2
+
+    def regression(self, f_logit: Tensor, label: Tensor, g_logit: Tensor) -> tuple[Tensor, Tensor]:
+        """What imputation is fitted to on an observed row, and its fit: e and e_hat."""
+        return self.error(f_logit, label), self.imputed(f_logit, g_logit)
+
+
+class ResidualRating:
+    r"""Form B of ratings: :math:`\hat e=(f-\mathrm{sg}(f)-g)^2`, where g imputes r - f.
+
+    Source: Wang et al., "Doubly robust joint learning", ICML 2019, section 4, whose errors are
+    squared ones of ratings. Differs: of standardised ratings.
+    """
+
+    replayable = True
+    target = "rating"
+
+    def error(self, f_logit: Tensor, label: Tensor) -> Tensor:
+        """e: squared error against the rating."""
+        return (f_logit - label) ** 2
+
+    def imputed(self, f_logit: Tensor, g_logit: Tensor) -> Tensor:
+        """e_hat: squared imputed residual, with the gradient of (r - f)^2 at r = f + g."""
+        return (f_logit - f_logit.detach() - g_logit) ** 2
+
+    def regression(self, f_logit: Tensor, label: Tensor, g_logit: Tensor) -> tuple[Tensor, Tensor]:
+        """The residual r - f and its imputation g: squared errors would not tell g's sign."""
+        return label - f_logit, g_logit
 
 
 class ConstantImputation(nn.Module):
@@ -129,9 +179,9 @@ class ConstantImputation(nn.Module):
         start = torch.full((len(sizes.seeds), 1), 0.5 if label is None else float(label))
         self.register_buffer("logit", torch.logit(start))
 
-    def set_label(self, label: Tensor) -> None:  # [R]
-        """Fix the pseudo-label."""
-        self.logit.copy_(torch.logit(label.clamp(1e-4, 1 - 1e-4))[:, None])
+    def set_output(self, output: Tensor) -> None:  # [R]
+        """Fix what it says of every pair."""
+        self.logit.copy_(output[:, None])
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B] -> [R, B]
         """The constant logit for every pair."""

@@ -22,7 +22,7 @@ def calibration_weight(estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Ten
 def balancing_weight(estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
     r"""A weight :math:`f/(\hat p(1-\hat p))`: the residuals of a bin are its imbalance of f."""
     inside = p_hat.clamp(P_MIN, 1.0 - P_MIN)
-    f = torch.sigmoid(estimator.logit("prediction", pairs)).detach()
+    f = estimator.share(pairs).detach()
     return f / (inside * (1.0 - inside))
 
 

@@ -20,6 +20,7 @@ from upo.data.rating_data import Cells, RatingData, Truth
 from upo.errors import InputError
 from upo.pairs.bits import affordable, bit_set, contains
 from upo.pairs.summary import LogSummary
+from upo.pairs.target import POSITIVE, Target, target_of
 
 HELD_CELLS = 0.1  # of D, where a stage chooses its epoch by the propensities of held-out cells
 
@@ -29,7 +30,7 @@ class PairSpace(nn.Module):
 
     Args:
         keys: ``[N]`` sorted unique int64 keys of the MNAR log.
-        labels: ``[N]`` 0/1 labels.
+        labels: ``[N]`` labels as the target has them: 0 and 1 for positive ratings.
         n_users: Rows of D.
         n_items: Columns of D.
         seeds: One for each replica.
@@ -38,6 +39,7 @@ class PairSpace(nn.Module):
         truth: Propensities and labels of all pairs, where they are known.
         features: Columns of the users and of the items; rows beyond D are of known ids without
             ratings.
+        target: What predictions are of.
     """
 
     keys: Tensor
@@ -56,9 +58,10 @@ class PairSpace(nn.Module):
         cells: Cells | None = None,
         truth: Truth | None = None,
         features: tuple[Tensor | None, Tensor | None] = (None, None),
+        target: Target = POSITIVE,
     ) -> None:
         super().__init__()
-        self.cells, self.truth = cells, truth
+        self.cells, self.truth, self.target = cells, truth, target
         self.n_users, self.n_items = n_users, n_items
         self.register_buffer("keys", keys, persistent=False)
         self.register_buffer("labels", labels.float(), persistent=False)
@@ -75,16 +78,25 @@ class PairSpace(nn.Module):
         self._hold_cells(self.n_pairs - round(HELD_CELLS * self.n_pairs), self.n_pairs)
 
     @classmethod
-    def of(cls, data: RatingData, seeds: list[int], holdout: float) -> PairSpace:
+    def of(
+        cls, data: RatingData, seeds: list[int], holdout: float, target: str = "positive"
+    ) -> PairSpace:
         """The pair space of a run on a dataset with these seeds.
 
+        Args:
+            data: The dataset.
+            seeds: One for each replica.
+            holdout: Share of the log that is held out.
+            target: What predictions are of.
+
         Raises:
-            InputError: If the held-out share leaves nothing to train on, or holds out nothing.
+            InputError: If the held-out share leaves nothing to train on, or holds out nothing, or
+                the target is unknown.
         """
-        train = data.train
+        train, of = data.train, target_of(target, data)
         space = cls(
             train.keys,
-            train.labels(data.label_rule),
+            of.labels(train.ratings),
             train.n_users,
             train.n_items,
             seeds,
@@ -92,6 +104,7 @@ class PairSpace(nn.Module):
             cells=data.cells,
             truth=data.truth,
             features=data.features,
+            target=of,
         )
         if holdout and not 0 < space.n_held < space.n_observed:
             raise InputError(
@@ -118,6 +131,7 @@ class PairSpace(nn.Module):
             cells=self.cells,
             truth=self.truth,
             features=self.features,
+            target=self.target,
         )
         space._hold_cells(*_fold_bounds(self.n_pairs, folds)[fold : fold + 2])
         return space

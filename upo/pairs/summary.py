@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from upo.pairs.target import Target
 from upo.tables.numbering import BLOCK
 
 
@@ -21,6 +22,7 @@ class Log(Protocol):
     n_train: int
     keys: Tensor
     labels: Tensor
+    target: Target
 
     @property
     def replicas(self) -> int:
@@ -63,8 +65,12 @@ class LogSummary:
             items[keys - u * space.n_items] = True
         return users, items
 
-    def positive_rate(self) -> Tensor:  # [R] float64
-        """Share of positive labels among each replica's training rows."""
+    def mean_output(self) -> Tensor:  # [R] float64
+        """The output that predicts the mean label of each replica's training rows."""
+        return self.space.target.output(self.mean_label())
+
+    def mean_label(self) -> Tensor:  # [R] float64
+        """Mean label of each replica's training rows: the share of positive ones, say."""
         space = self.space
         if space.n_held == 0:
             return space.labels.mean(dtype=torch.float64).expand(space.replicas).clone()

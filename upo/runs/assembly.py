@@ -60,6 +60,12 @@ def build_estimator(
     }
     parts.setdefault("form", PseudoLabel())
     parts.setdefault("bins", Bins())
+    of, form = space.target.name, type(parts["form"])
+    if getattr(form, "target", of) != of:
+        raise InputError(
+            f"estimator.form {form.__name__} is of target={form.target}, and this estimator has "
+            f"target={of}; choose another target= or leave estimator.form out."
+        )
     return Estimator(space, networks, estimate=config.get("estimate", "dr"), **parts)
 
 

@@ -16,7 +16,7 @@ from upo.core.archive import ArchiveError, regular
 from upo.core.files import atomic_file
 from upo.errors import InputError
 from upo.evaluation.groups import Group
-from upo.metrics.per_user import KEPT
+from upo.metrics.per_user import kept
 from upo.runs.experiment import RunResult
 from upo.runs.results import spread, write_rows
 
@@ -50,12 +50,18 @@ def read_notes(folder: Path) -> list[str]:
     return [str(each) for each in found] if isinstance(found, list) else []
 
 
-def names_at(k: int) -> list[str]:
+def names_at(k: int, target: str = "positive") -> list[str]:
     """Columns of the figures that are kept by user, in order."""
-    return [f"{name}@{k}" if name in ("ndcg", "f1") else name for name in KEPT]
+    return [f"{name}@{k}" if name in ("ndcg", "f1") else name for name in kept(target)]
 
 
-def write_users(folder: Path, users: tuple[Tensor, Tensor], seeds: Sequence[int], k: int) -> None:
+def write_users(
+    folder: Path,
+    users: tuple[Tensor, Tensor],
+    seeds: Sequence[int],
+    k: int,
+    target: str = "positive",
+) -> None:
     """Write the figures of every test user.
 
     Args:
@@ -63,13 +69,14 @@ def write_users(folder: Path, users: tuple[Tensor, Tensor], seeds: Sequence[int]
         users: Indices ``[U]`` and pseudo values ``[4, S, U]``.
         seeds: S of them.
         k: Cutoff of the ranking metrics.
+        target: What was predicted.
     """
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
         users=users[0].numpy(),
         seeds=np.asarray(seeds, dtype=np.int64),
-        names=np.asarray(names_at(k)),
+        names=np.asarray(names_at(k, target)),
         values=users[1].numpy().astype(np.float32),
     )
     with atomic_file(folder / USERS) as file:
@@ -127,7 +134,7 @@ def summaries(result: RunResult) -> dict[str, Any]:
         return {}
     values = result.users[1].numpy()
     expected = {}
-    for name, each in zip(KEPT, values, strict=True):
+    for name, each in zip(kept(result.estimator.space.target.name), values, strict=True):
         read = ~np.isnan(each)  # a protocol may leave users out, each seed others
         there = read.any(axis=0)
         mean = np.where(read, each, 0.0).sum(axis=0)[there] / read.sum(axis=0)[there]

@@ -91,11 +91,21 @@ def scheduled(estimator: DictConfig) -> list[str]:
     return [name for name in named if name in plans]
 
 
+def target_name(estimator: Any) -> str:
+    """What an estimator predicts; configurations of before there were targets say nothing.
+
+    Args:
+        estimator: ``cfg.estimator``.
+    """
+    return str(estimator.get("target") or "positive")
+
+
 def check(config: DictConfig) -> None:
     """Check rules across keys, before any data is read.
 
     Raises:
-        InputError: If a key is unknown, a stage is missing, or a network has no learner to use it.
+        InputError: If a key is unknown, a stage is missing, a network has no learner to use it, or
+            a part needs probabilities that the target has not.
     """
     known = [each.name for each in fields(Train)]
     for key in map(str, config):
@@ -114,6 +124,14 @@ def check(config: DictConfig) -> None:
         raise InputError(
             f"estimator {estimator.name} has no debiasing stage; estimator.stages needs one whose "
             "module is 'debiasing'."
+        )
+    needs = estimator.get("needs_probability")
+    if needs and target_name(estimator) != "positive":
+        why = "; ".join(str(reason) for reason in needs.values())
+        raise InputError(
+            f"estimator {estimator.name} cannot have target={target_name(estimator)}: {why}; use "
+            "target=positive, or another part: objective=naive, ips, snips or dr, and "
+            "imputation=jl, ce or constant."
         )
     weighting = estimator.get("weighting")
     if weighting is not None and "propensity" not in estimator.networks:

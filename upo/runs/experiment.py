@@ -29,7 +29,7 @@ from upo.evaluation.protocols import Protocol
 from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator, build_stage, part_of
-from upo.runs.config import check, scheduled
+from upo.runs.config import check, scheduled, target_name
 from upo.runs.crossfit import Build, Train, calibrate, check_schedule, cross_fitted
 from upo.runs.fitting import StageFitting, StageResult
 from upo.runs.measured import Measured, measured
@@ -290,8 +290,9 @@ class Experiment:
         """The test sample; an untrained estimator, its stages before the prediction, and others."""
         data = self.data
         mar = MarSet(data, self.datamodule.k)
-        self.protocol.use(mar)
-        space = PairSpace.of(data, self.seeds, holdout)
+        target = target_name(self.config.estimator)
+        self.protocol.use(mar, target)
+        space = PairSpace.of(data, self.seeds, holdout, target)
         estimator, modules = self._built(self.config.estimator, space, mar)
         first = [*takewhile(lambda module: not isinstance(module, DebiasingModule), modules)]
         return mar, estimator, first, modules[len(first) :]

@@ -9,10 +9,11 @@ from upo.core.console import first_process, say
 from upo.core.files import remove_unfinished
 from upo.data.rating_data import report
 from upo.data.table import write_id_maps
-from upo.metrics.names import DIAGNOSED, HELD, WORTH
+from upo.metrics.names import DIAGNOSED, HELD, WEIGHTS
 from upo.runs import figures as run_figures
 from upo.runs.auto import Choice, preferred
 from upo.runs.by_user import NOTES, summaries, write_groups, write_users
+from upo.runs.config import target_name
 from upo.runs.experiment import Experiment, RunResult
 from upo.runs.finished import begin
 from upo.runs.loggers import log_final, make_loggers
@@ -70,7 +71,7 @@ def result_rows(result: RunResult, experiment: Experiment) -> list[Row]:
             "seed": seed,
         }
         row |= {name: float(values[r]) for name, values in result.metrics.items()}
-        for name in (*WORTH[-2:], *DIAGNOSED):
+        for name in (*WEIGHTS, *DIAGNOSED):
             row.setdefault(name, float("nan"))  # no propensity, nothing to diagnose
         row["best_epoch"] = -1 if best is None or r in result.failures else int(best[r])
         row["parameters"] = result.estimator.parameters_per_replica
@@ -106,7 +107,9 @@ def _write(
 ) -> None:
     write_rows(folder / "results.csv", rows)
     if result.users is not None:
-        write_users(folder, result.users, result.healthy, experiment.datamodule.k)
+        target = target_name(experiment.config.estimator)
+        k = experiment.datamodule.k
+        write_users(folder, result.users, result.healthy, k, target)
         write_groups(folder, result.groups, result.healthy)
     write_summary(
         folder / "summary.json",

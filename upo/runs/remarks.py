@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from upo.metrics.names import JUDGE
 from upo.runs.results import Row, seed_failed, spread
 from upo.training.stack import REMEDY
 
 MOST = 0.5  # a larger share of the log at the clip is remarked on
+SPELLED = {"log_loss": "log-loss", "mse": "squared error"}
 ALIKE = 0.9999  # effective sample size at which weights differ by 1 %
 
 
@@ -20,13 +22,18 @@ def useless_seeds(rows: Sequence[Row]) -> list[int]:
     return [
         int(row["seed"])
         for row in rows
-        if "val_log_loss" in row
-        and not seed_failed(row)
+        for judge in _judges(row)
+        if not seed_failed(row)
         and not (
-            float(row["val_constant_log_loss"]) - float(row["val_log_loss"])
+            float(row[f"val_constant_{judge}"]) - float(row[f"val_{judge}"])
             > 2 * float(row["val_gain_error"])
         )
     ]
+
+
+def _judges(row: Row) -> list[str]:
+    """The error by which a row was judged on validation rows, if it was."""
+    return [judge for judge in JUDGE.values() if f"val_{judge}" in row]
 
 
 def useless_model(rows: Sequence[Row]) -> str | None:
@@ -34,16 +41,17 @@ def useless_model(rows: Sequence[Row]) -> str | None:
     seeds = useless_seeds(rows)
     if not seeds:
         return None
+    (judge,) = _judges(rows[0])
     model, constant, error = (
         spread([float(row[name]) for row in rows if int(row["seed"]) in seeds])["mean"]
-        for name in ("val_log_loss", "val_constant_log_loss", "val_gain_error")
+        for name in (f"val_{judge}", f"val_constant_{judge}", "val_gain_error")
     )
     who = "The model" if len(rows) == 1 else f"The model of {len(seeds)} of {len(rows)} seeds"
-    found = f"log-loss {model:.5g} against {constant:.5g} on the validation rows, where two "
+    found = f"{SPELLED[judge]} {model:.5g} against {constant:.5g} on the validation rows, where "
     found += (
-        "standard errors cannot be told"
+        "two standard errors cannot be told"
         if math.isnan(error)
-        else (f"standard errors of the difference are {2 * error:.2g}")
+        else (f"two standard errors of the difference are {2 * error:.2g}")
     )
     return (
         f"{who} is no better than the constant prediction (the training mean): {found}; try "

@@ -1,7 +1,8 @@
 """Files of tuned values: where they lie, and which log they belong to.
 
-Those of a dataset with a name serve all its runs. Those of a table belong to the log that they were
-found on, and lie under a digest of it: a fit of another log does not take them up.
+Those of a dataset with a name serve all its runs that have the same target. Those of a table belong
+to the log that they were found on, and lie under a digest of it: a fit of another log does not take
+them up.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ from upo.core.digest import tensor_digest
 from upo.core.dotted import dotted
 from upo.core.files import write_atomically
 from upo.data.rating_data import RatingData
-from upo.runs.compose import conf_dir, user_dir
+from upo.runs.compose import composed, conf_dir, user_dir
+from upo.runs.config import target_name
 
 GROUP = "tuned@_global_"
 BUDGET = "budget"  # key of what the search cost
@@ -41,7 +43,9 @@ def place(config: DictConfig, log: str) -> Path:
     """
     dataset = f"table_{log[:16]}" if is_table(config) else str(config.dataset.name)
     parts = str(config.protocol.name), dataset, str(config.estimator.backbone)
-    return Path(*parts, f"{config.estimator.name}.yaml")
+    target = target_name(config.estimator)
+    of = "" if target == "positive" else f"_{target}"
+    return Path(*parts, f"{config.estimator.name}{of}.yaml")
 
 
 def write(
@@ -79,9 +83,9 @@ def words_for(config: DictConfig, data: RatingData) -> tuple[list[str], str | No
     Returns:
         Overrides, and a sentence where there are values of other logs alone.
     """
-    mine = place(config, fingerprint(data))
-    if any((root / "tuned" / mine).is_file() for root in (user_dir(), conf_dir())):
-        return [f"{GROUP}={mine.with_suffix('').as_posix()}"], None
+    mine = _word(place(config, fingerprint(data)))
+    if mine is not None:
+        return [mine], None
     others = of_other_logs(config)
     if not others:
         return [NOT_TUNED], None
@@ -90,6 +94,25 @@ def words_for(config: DictConfig, data: RatingData) -> tuple[list[str], str | No
         "give them as overrides."
     )
     return [NOT_TUNED], said
+
+
+def of_target(words: Sequence[str]) -> list[str]:
+    """Words that take up values of the target that is asked for, not those of ``positive``.
+
+    Args:
+        words: Those of a run on a dataset with a name; none are needed where one names such a file.
+    """
+    asked = [word for word in words if word.startswith("target=")]
+    if asked in ([], ["target=positive"]) or any(GROUP in word for word in words):
+        return []
+    return [_word(place(composed([*words, NOT_TUNED]), "")) or NOT_TUNED]
+
+
+def _word(path: Path) -> str | None:
+    """The word that takes up a file below ``tuned/``, if there is one."""
+    if any((root / "tuned" / path).is_file() for root in (user_dir(), conf_dir())):
+        return f"{GROUP}={path.with_suffix('').as_posix()}"
+    return None
 
 
 def of_other_logs(config: DictConfig) -> Sequence[Path]:
