@@ -49,6 +49,7 @@ def fit(
     user: str = "user",
     item: str = "item",
     rating: str = "rating",
+    time: str | None = None,
     label_threshold: float = 3.0,
     target: str = "positive",
     user_features: Any = None,
@@ -70,6 +71,8 @@ def fit(
         user: Name of the user column.
         item: Name of the item column.
         rating: Name of the rating column.
+        time: Name of a column of times in ``train``: numbers, dates or timestamps, for
+            ``protocol="time"``, which holds out the latest tenth in place of a drawn one.
         label_threshold: Ratings of at least this are positive.
         target: What is predicted: P(``positive`` rating); the ``rating`` itself, by squared error
             and clipped to the scale of the log; or what is ``observed``, for a log of clicks that
@@ -128,7 +131,10 @@ def fit(
             estimator=estimator,
         )
     table = _Table(
-        (train, test), Columns(user, item, rating), label_threshold, (user_features, item_features)
+        (train, test),
+        Columns(user, item, rating, time),
+        label_threshold,
+        (user_features, item_features),
     )
     settings["target"] = target
     config, module = table.read(estimator, {**settings, "seeds": numbers})
@@ -184,7 +190,7 @@ def fit(
         params={
             "estimator": config.estimator.name,
             "seeds": experiment.seeds,
-            **{"user": user, "item": item, "rating": rating},
+            **{"user": user, "item": item, "rating": rating, "time": time},
             "label_threshold": float(label_threshold),
             "target": target,
             "overrides": {k: plain(v) for k, v in settings.items() if k != "target"},
@@ -206,6 +212,7 @@ def tune(
     user: str = "user",
     item: str = "item",
     rating: str = "rating",
+    time: str | None = None,
     label_threshold: float = 3.0,
     target: str = "positive",
     user_features: Any = None,
@@ -230,6 +237,7 @@ def tune(
         user: Name of the user column.
         item: Name of the item column.
         rating: Name of the rating column.
+        time: As in ``upo.fit``.
         label_threshold: Ratings of at least this are positive.
         target: ``positive`` or ``rating``, as in ``upo.fit``.
         user_features: As in ``upo.fit``.
@@ -249,7 +257,10 @@ def tune(
     if target not in TARGETS:
         raise InputError(f"target of a search must be {' or '.join(TARGETS)}, got {target!r}.")
     table = _Table(
-        (train, None), Columns(user, item, rating), label_threshold, (user_features, item_features)
+        (train, None),
+        Columns(user, item, rating, time),
+        label_threshold,
+        (user_features, item_features),
     )
     settings = {**flat(overrides), "target": target}
     config, module = table.read(estimator, settings)
@@ -275,12 +286,11 @@ class _Table:
     ) -> tuple[DictConfig, InMemoryDataModule]:
         """The configuration, without tuned values, and the data."""
         train, test = self.frames
-        names = [self.columns.user, self.columns.item, self.columns.rating]
         _given(train)
-        for frame, source in ((train, "train"), (test, "test")):
-            check_columns(frame, names, source)
+        for number, (frame, source) in enumerate(((train, "train"), (test, "test"))):
+            check_columns(frame, self.columns.of(number), source)
         for frame, key, source in zip(
-            self.features, names[:2], ("user_features", "item_features"), strict=True
+            self.features, self.columns.of(1)[:2], ("user_features", "item_features"), strict=True
         ):
             check_columns(frame, [key], source)
         threshold = self.label_threshold

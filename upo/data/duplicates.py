@@ -42,3 +42,21 @@ def resolve_duplicates(
         else:
             ratings = ratings[ends - 1 if rule == "last" else ends - counts]
     return torch.div(pairs, n_items, rounding_mode="floor"), pairs % n_items, ratings
+
+
+def resolve_times(
+    users: Tensor,  # [N] any integer type, at least 0
+    items: Tensor,  # [N] any integer type, in [0, n_items)
+    times: Tensor,  # [N] float64
+    n_items: int,
+    rule: str,
+) -> Tensor:  # [M] in the order of `resolve_duplicates`
+    """Times of the rows that `resolve_duplicates` makes: of a mean, the latest of its ratings'.
+
+    Raises:
+        InputError: If there is no such rule.
+    """
+    if rule == "mean":  # which knows the latest of them
+        order = torch.argsort(times, stable=True)
+        users, items, times, rule = users[order], items[order], times[order], "last"
+    return resolve_duplicates(users, items, times, n_items, rule)[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from upo.data.duplicates import resolve_duplicates
+from upo.data.duplicates import resolve_duplicates, resolve_times
 from upo.data.features import read_features
 from upo.data.interactions import Interactions, LabelRule
 from upo.data.rating_data import RatingData
@@ -17,19 +17,26 @@ from upo.tables.numbering import BLOCK, join_ids
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of the user, the item and the rating are called."""
+    """What the columns of the user, the item, the rating and perhaps the time are called."""
 
     user: str = "user"
     item: str = "item"
     rating: str = "rating"
+    time: str | None = None  # of the log alone
 
     def __post_init__(self) -> None:
-        names = [self.user, self.item, self.rating]
+        names = [self.user, self.item, self.rating, *([] if self.time is None else [self.time])]
         if len(set(names)) < len(names):
+            what = "the rating" if self.time is None else "the rating and the time"
             raise InputError(
-                f"The user, the item and the rating are columns {', '.join(map(repr, names))}, two "
+                f"The user, the item and {what} are columns {', '.join(map(repr, names))}, two "
                 "of which are one; name a column for each."
             )
+
+    def of(self, source: int) -> list[str]:
+        """Names of the columns of the log (0) or of the test set (1)."""
+        names = [self.user, self.item, self.rating]
+        return names if source or self.time is None else [*names, self.time]
 
 
 def rating_data_from_frames(
@@ -68,13 +75,14 @@ def rating_data_from_frames(
         InputError: If anything is missing, damaged or repeated.
     """
     columns = columns or Columns()
-    names = [columns.user, columns.item, columns.rating]
+    names = columns.of(1)
     frames = [f for f in (train, test) if f is not None]
+    times = (columns.time, None)
     logs = [
         f
         if isinstance(f, LogColumns)
-        else collect(to_arrow(f, names, s).to_batches(BLOCK), names, s)
-        for f, s in zip(frames, sources, strict=False)
+        else collect(to_arrow(f, columns.of(n), s).to_batches(BLOCK), names, s, time=times[n])
+        for n, (f, s) in enumerate(zip(frames, sources, strict=False))
     ]
     users, user_ids = join_ids(log.users for log in logs)
     items, item_ids = join_ids(log.items for log in logs)
@@ -98,6 +106,9 @@ def rating_data_from_frames(
             source=s,
             rating_range=rating_range,
             ids=(user_ids, item_ids),
+            times=None
+            if log.times is None
+            else resolve_times(u, i, log.times, size[1], duplicates),
         )
         for u, i, log, s in zip(users, items, logs, sources, strict=False)
     ]

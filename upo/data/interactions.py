@@ -61,6 +61,7 @@ class Interactions:
     n_items: int
     user_features: Tensor | None = None  # [n_users, d_u] float32
     item_features: Tensor | None = None  # [n_items, d_i] float32
+    times: Tensor | None = None  # [N] float64, later ones larger
 
     @classmethod
     def validated(
@@ -76,6 +77,7 @@ class Interactions:
         source: str = "the ratings",
         rating_range: tuple[float, float] | None = None,
         ids: tuple[Ids, Ids] | None = None,
+        times: Tensor | None = None,  # [N] float64
     ) -> Interactions:
         """Check the rows, sort them by key and return them.
 
@@ -90,6 +92,7 @@ class Interactions:
             source: What error sentences call these rows: a file name, say.
             rating_range: Smallest and largest rating allowed, both included.
             ids: Original user and item ids by index, for error sentences.
+            times: Times of the ratings, if they are known.
 
         Raises:
             InputError: If any of it is wrong; the sentence names the first row at fault.
@@ -100,6 +103,8 @@ class Interactions:
         _check_range(users, n_users, "user", source)
         _check_range(items, n_items, "item", source)
         _check_ratings(ratings, rating_range, source)
+        if times is not None:
+            times = sorted_rows(users, items, times, n_users, n_items)[1]
         keys, ratings = sorted_rows(users, items, ratings, n_users, n_items)
         twice = torch.nonzero(keys[1:] == keys[:-1])
         if len(twice):
@@ -117,6 +122,7 @@ class Interactions:
             n_items,
             _check_features(user_features, n_users, "user", source),
             _check_features(item_features, n_items, "item", source),
+            times,
         )
 
     @property
@@ -143,7 +149,8 @@ class Interactions:
 
     def where(self, keep: Tensor) -> Interactions:  # [N] bool
         """The rows that are kept, of the same users and items."""
-        return replace(self, keys=self.keys[keep], ratings=self.ratings[keep])
+        times = None if self.times is None else self.times[keep]
+        return replace(self, keys=self.keys[keep], ratings=self.ratings[keep], times=times)
 
 
 def sorted_rows(

@@ -43,7 +43,7 @@ def read_table(
     Args:
         train: The log.
         test: Ratings of uniformly drawn pairs, if there are any.
-        columns: What the three columns are called.
+        columns: What the columns are called.
         label_rule: Which ratings are positive; those of at least 3 if not given.
         rating_range: Smallest and largest rating allowed; any if not given.
         duplicates: What becomes of repeated pairs: `error`, `mean`, `first` or `last`.
@@ -55,7 +55,10 @@ def read_table(
         InputError: If a file is missing, damaged, or holds what it should not.
     """
     columns = columns or Columns()
-    logs = [_log(train, "dataset.train", columns), _log(test, "dataset.test", columns)]
+    logs = [
+        _log(train, "dataset.train", columns, columns.time),
+        _log(test, "dataset.test", columns),
+    ]
     features = [
         _features(user_features, "dataset.user_features", columns),
         _features(item_features, "dataset.item_features", columns),
@@ -98,14 +101,17 @@ def write_id_maps(data: RatingData, folder: str | Path) -> None:
             ) from error
 
 
-def _log(path: str | Path | None, key: str, columns: Columns) -> LogColumns | None:
-    """The three columns of a log, compact."""
+def _log(
+    path: str | Path | None, key: str, columns: Columns, time: str | None = None
+) -> LogColumns | None:
+    """The columns of a log, compact."""
     if path is None:
         return None
-    path, names = Path(path), [columns.user, columns.item, columns.rating]
-    blocks = read_blocks(path, key, names[:2], names[2:], remedy=_REMEDY)
+    path, names = Path(path), columns.of(1)
+    text = [*names[:2], *([] if time is None else [time])]  # a time may be a number or a date
+    blocks = read_blocks(path, key, text, names[2:], remedy=_REMEDY)
     batches = (batch for block in blocks for batch in block.to_batches())
-    return collect(batches, names, str(path), parse_ids=True)
+    return collect(batches, names, str(path), parse_ids=True, time=time)
 
 
 def _features(path: str | Path | None, key: str, columns: Columns) -> pa.Table | None:
@@ -137,6 +143,7 @@ class TableDataModule(RatingDataModule):
         user_column: str = "user",
         item_column: str = "item",
         rating_column: str = "rating",
+        time: str | None = None,
         rating_range: Sequence[float] | None = None,
         duplicates: str = "error",
         user_features: str | None = None,
@@ -153,7 +160,7 @@ class TableDataModule(RatingDataModule):
         self._files = (train, test)
         self._name = name
         self._rule = LabelRule(label_threshold, label_strict)
-        self._columns = Columns(user_column, item_column, rating_column)
+        self._columns = Columns(user_column, item_column, rating_column, time)
         self._range = None if rating_range is None else (rating_range[0], rating_range[1])
         self._duplicates = duplicates
         self._features = (user_features, item_features)

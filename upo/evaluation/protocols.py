@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from upo.core.sampling import Permutation, stream_key
+from upo.data.rating_data import RatingData
 from upo.errors import InputError
 from upo.evaluation.constant import Predicted
 from upo.evaluation.mar import MarSet, heldout_blocks, heldout_error
@@ -62,6 +63,14 @@ class Protocol(ABC):
                 f"{', '.join(known)}."
             )
 
+    def held(self, data: RatingData) -> Tensor | None:
+        """``[N]`` bool rows of the log that are held out, if they are not drawn by seed.
+
+        Args:
+            data: The dataset.
+        """
+        return None
+
     @abstractmethod
     def validate(self, estimator: Estimator) -> dict[str, Tensor]:
         """Metrics on the selection data, ``[R]`` each, ``monitor`` among them."""
@@ -111,6 +120,45 @@ class Holdout(Protocol):
         """Predictions and labels of the held-out rows."""
         for pairs, labels in heldout_blocks(estimator):
             yield estimator.predicted(pairs), labels, None
+
+
+class TimeHoldout(Holdout):
+    """Chooses by the error on the latest tenth of the log; what was before it trains.
+
+    Ratings of one moment stay together, so that the share is met as nearly as moments allow.
+
+    Args:
+        name: Name in results.
+        share: Held-out share in (0, 1).
+        weighted: Weight held-out rows by the estimator's own inverse propensities.
+    """
+
+    def __init__(self, *, name: str = "time", share: float = 0.1, weighted: bool = False) -> None:
+        super().__init__(name=name, share=share, weighted=weighted)
+
+    def held(self, data: RatingData) -> Tensor:
+        """The latest rows.
+
+        Raises:
+            InputError: If the log has no times, or one moment only.
+        """
+        times = data.train.times
+        if times is None:
+            raise InputError(
+                f"protocol={self.name} holds out the latest ratings, and {data.name} has no times; "
+                "give dataset.time=COLUMN (in Python time='COLUMN'), or use protocol=holdout."
+            )
+        moments = torch.unique(times)  # sorted
+        if len(moments) < 2:
+            raise InputError(
+                f"protocol={self.name} holds out the latest ratings, and every rating has the time "
+                f"{float(moments[0]):g}; use protocol=holdout."
+            )
+        # rows from each moment on, but the first, before which there is nothing
+        later = len(times) - torch.searchsorted(times.sort().values, moments[1:])
+        nearest = torch.argmin((later - self.holdout * len(times)).abs())
+        latest: Tensor = times >= moments[1:][nearest]
+        return latest
 
 
 class MarHoldout(Protocol):

@@ -101,7 +101,8 @@ def load_model(folder: Path, *, log: Path | None = None, trusted: bool = False) 
         if len(kept) < len(seeds):  # the others diverged
             networks = part_of_state(networks, kept, len(seeds))
         target = target_name(config["estimator"])
-        space = PairSpace.of(data, [seeds[r] for r in kept], protocol.holdout, target)
+        held = protocol.held(data)
+        space = PairSpace.of(data, [seeds[r] for r in kept], protocol.holdout, target, held)
         with part_of_stack(kept, len(seeds)):
             if trusted:
                 estimator = build_estimator(config["estimator"], space)

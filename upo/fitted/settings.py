@@ -30,6 +30,7 @@ ARGUMENTS = {
     "dataset.user_column": "user",
     "dataset.item_column": "item",
     "dataset.rating_column": "rating",
+    "dataset.time": "time",
     "dataset.label_threshold": "label_threshold",
     "dataset.user_features": "user_features",
     "dataset.item_features": "item_features",

@@ -40,12 +40,16 @@ class PairSpace(nn.Module):
         features: Columns of the users and of the items; rows beyond D are of known ids without
             ratings.
         target: What predictions are of.
+        held: ``[N]`` bool rows of the log that every replica holds out; drawn by ``holdout`` if not
+            given.
     """
 
     keys: Tensor
     bits: Tensor
     labels: Tensor
     seeds: Tensor
+    rows_in_order: Tensor
+    place_in_order: Tensor
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class PairSpace(nn.Module):
         truth: Truth | None = None,
         features: tuple[Tensor | None, Tensor | None] = (None, None),
         target: Target = POSITIVE,
+        held: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.cells, self.truth, self.target = cells, truth, target
@@ -71,15 +76,23 @@ class PairSpace(nn.Module):
         bits = bit_set(keys, size) if affordable(len(keys), size) else keys.new_zeros(0)
         self.register_buffer("bits", bits, persistent=False)
         self.holdout = holdout
-        self.n_held = round(self.n_observed * holdout)
+        self.n_held = round(self.n_observed * holdout) if held is None else int(held.sum())
         self.n_train = self.n_observed - self.n_held
-        self._split = Permutation(self.n_observed)
+        self._split: Permutation | None = Permutation(self.n_observed) if held is None else None
+        order = keys.new_zeros(0) if held is None else torch.argsort(held.byte(), stable=True)
+        self.register_buffer("rows_in_order", order, persistent=False)
+        self.register_buffer("place_in_order", torch.argsort(order), persistent=False)
         self.features = features
         self._hold_cells(self.n_pairs - round(HELD_CELLS * self.n_pairs), self.n_pairs)
 
     @classmethod
     def of(
-        cls, data: RatingData, seeds: list[int], holdout: float, target: str = "positive"
+        cls,
+        data: RatingData,
+        seeds: list[int],
+        holdout: float,
+        target: str = "positive",
+        held: Tensor | None = None,
     ) -> PairSpace:
         """The pair space of a run on a dataset with these seeds.
 
@@ -88,6 +101,7 @@ class PairSpace(nn.Module):
             seeds: One for each replica.
             holdout: Share of the log that is held out.
             target: What predictions are of.
+            held: Rows that are held out, if they are not drawn.
 
         Raises:
             InputError: If the held-out share leaves nothing to train on, or holds out nothing, or
@@ -105,6 +119,7 @@ class PairSpace(nn.Module):
             truth=data.truth,
             features=data.features,
             target=of,
+            held=held,
         )
         if holdout and not 0 < space.n_held < space.n_observed:
             raise InputError(
@@ -132,6 +147,7 @@ class PairSpace(nn.Module):
             truth=self.truth,
             features=self.features,
             target=self.target,
+            held=None if self._split else self.place_in_order >= self.n_train,
         )
         space._hold_cells(*_fold_bounds(self.n_pairs, folds)[fold : fold + 2])
         return space
@@ -188,20 +204,25 @@ class PairSpace(nn.Module):
 
     def train_rows(self, positions: Tensor) -> Tensor:  # [R, ...] -> [R, ...]
         """Rows of the log at positions ``0 .. n_train - 1`` of each replica's split."""
-        if self.n_held == 0:
-            return positions
+        return positions if self.n_held == 0 else self._rows_at(positions)
+
+    def _rows_at(self, positions: Tensor) -> Tensor:  # [R, ...] -> [R, ...]
+        """Rows of the log at positions of each replica's split: training rows, then others."""
+        if self._split is None:
+            return self.rows_in_order[positions]
         return self._split(positions, self._split_key(positions.dim()))
 
     def held_rows(self, lo: int, hi: int) -> Tensor:
         """``[R, hi - lo]`` held-out rows of each replica (positions lo .. hi - 1 of ``n_held``)."""
         positions = torch.arange(self.n_train + lo, self.n_train + hi, device=self.keys.device)
-        expanded = positions.expand(self.replicas, -1)
-        return self._split(expanded, self._split_key(2))
+        return self._rows_at(positions.expand(self.replicas, -1))
 
     def in_train(self, rows: Tensor) -> Tensor:  # [R, ...] -> bool
         """Whether rows of the log are training rows of their replica."""
         if self.n_held == 0:
             return torch.ones_like(rows, dtype=torch.bool)
+        if self._split is None:
+            return self.place_in_order[rows] < self.n_train
         return self._split.inverse(rows, self._split_key(rows.dim())) < self.n_train
 
     def train_cells(self, positions: Tensor) -> Tensor:  # [R, ...] -> [R, ...]

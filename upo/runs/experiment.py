@@ -292,7 +292,8 @@ class Experiment:
         mar = MarSet(data, self.datamodule.k)
         target = target_name(self.config.estimator)
         self.protocol.use(mar, target)
-        space = PairSpace.of(data, self.seeds, holdout, target)
+        held = self.protocol.held(data) if holdout else None
+        space = PairSpace.of(data, self.seeds, holdout, target, held)
         estimator, modules = self._built(self.config.estimator, space, mar)
         first = [*takewhile(lambda module: not isinstance(module, DebiasingModule), modules)]
         return mar, estimator, first, modules[len(first) :]

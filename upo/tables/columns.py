@@ -22,6 +22,7 @@ from upo.errors import InputError
 from upo.tables.frames import empty_cells
 from upo.tables.kinds import NoIdError
 from upo.tables.numbering import Numbered, Numbering
+from upo.tables.times import Times
 
 
 @dataclass
@@ -31,6 +32,7 @@ class LogColumns:
     users: Numbered
     items: Numbered
     ratings: Tensor  # [N] float32 where that holds every rating exactly, else float64
+    times: Tensor | None = None  # [N] float64
 
 
 def collect(
@@ -39,6 +41,7 @@ def collect(
     source: str,
     *,
     parse_ids: bool = False,
+    time: str | None = None,
 ) -> LogColumns:
     """Number the ids and narrow the ratings of one block after another.
 
@@ -47,12 +50,15 @@ def collect(
         names: Their names.
         source: What error sentences call the rows.
         parse_ids: Take ids that are text as int64 where every one is a plain whole number.
+        time: Name of a column of times, if there is one.
 
     Raises:
-        InputError: If a cell is empty (the sentence names the first) or a rating no number.
+        InputError: If a cell is empty (the sentence names the first), a rating no number or a time
+            none.
     """
     numberings = [Numbering(parse=parse_ids) for _ in names[:2]]
-    ratings = _Ratings()
+    ratings, times = _Ratings(), None if time is None else Times(time, source)
+    names = [*names, *([] if time is None else [time])]
     first: dict[str, int] = {}  # column -> row of its first empty cell
     empty = dict.fromkeys(names, 0)
     rows = 0
@@ -71,6 +77,8 @@ def collect(
                     f"{source}: the column {name} {error}; give text or whole numbers."
                 ) from error
         ratings.add(block[names[2]], names[2], source)
+        if times is not None:
+            times.add(block[names[3]])
         rows += block.num_rows
     for name in names:
         if empty[name]:
@@ -79,7 +87,7 @@ def collect(
                 f"({empty[name]} such rows in all)."
             )
     users, items = (numbering.result() for numbering in numberings)
-    return LogColumns(users, items, ratings.result())
+    return LogColumns(users, items, ratings.result(), None if times is None else times.result())
 
 
 class _Ratings:
