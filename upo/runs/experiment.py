@@ -128,9 +128,11 @@ class Experiment:
     @property
     def label(self) -> str:
         """What results say of how they came about."""
+        target = target_name(self.config.estimator)
+        label = self.protocol.label + ("" if target == "positive" else f" ({target})")
         if not self.trial_steps:
-            return self.protocol.label
-        return f"{self.protocol.label} (trial of {self.trial_steps} steps: fast_dev_run)"
+            return label
+        return f"{label} (trial of {self.trial_steps} steps: fast_dev_run)"
 
     def anew(
         self, config: DictConfig, *, seeds: list[int] | None = None, length: float | None = None
