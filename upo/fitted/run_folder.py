@@ -30,6 +30,7 @@ from upo.runs.config import scheduled, target_name
 from upo.tables.frames import first_line
 from upo.tables.numbering import Ids
 from upo.training.checkpoint import load_checked
+from upo.training.refit import SUFFIX
 from upo.training.stack import part_of_state
 
 REMEDY = "trusted=true"
@@ -172,7 +173,7 @@ def _config(folder: Path, *, trusted: bool) -> Any:
         if lacking:
             raise ValueError(f"it lacks {', '.join(lacking)}")
         if not trusted:
-            more = ["propensity"] if "propensity" in config else []  # runs of before had none
+            more = [key for key in ("propensity", "refit") if key in config]  # newer than runs
             config = followed({part: config[part] for part in [*parts, *more]})
         config["paths"]["data_dir"] = str(Path(cwd) / str(config["paths"]["data_dir"]))
         for place in [config["dataset"], config["dataset"].get("base")]:
@@ -239,6 +240,14 @@ def _last_state(config: Any, folder: Path) -> tuple[dict[str, Any], Path]:
             raise InputError(
                 f"run={folder} is not finished: stage {stage} of {', '.join(stages)} has no "
                 f"complete checkpoint; finish it with python train.py resume={folder}."
+            )
+    if config.get("refit") is True:
+        path = folder / "checkpoints" / f"{stage}{SUFFIX}.pt"
+        state = load_checked(path) if path.is_file() else {"done": False}
+        if state.get("done") is not True:
+            raise InputError(
+                f"run={folder} is not finished: it was to be trained on all rows (refit=true), and "
+                f"{path.name} is not complete; finish it with python train.py resume={folder}."
             )
     return state, path
 

@@ -94,7 +94,7 @@ def composed_run(
             words.append(chosen(key, value, choices(key)))
         elif key in ARGUMENTS:
             raise InputError(f"{key} is not an override here; give the argument {ARGUMENTS[key]}=.")
-        elif key in ("seeds", "compile", "auto") or key.startswith(
+        elif key in ("seeds", "compile", "auto", "refit") or key.startswith(
             ("estimator.", "propensity.", "trainer.", "protocol.", "dataset.")
         ):
             values[key] = _grammar(key, value)

@@ -6,6 +6,7 @@ from typing import Any
 
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from upo.core.optim import part_of_stack
 from upo.errors import InputError
@@ -18,6 +19,7 @@ from upo.models.imputation import PseudoLabel
 from upo.pairs import PairSpace
 from upo.training.debiasing import DebiasingModule
 from upo.training.propensity import PropensityModule
+from upo.training.refit import SUFFIX, RefitModule
 from upo.training.stack import part_of_state
 from upo.training.stage import StageModule, StagePlan
 
@@ -75,7 +77,13 @@ def _made(part: str, node: Any) -> Any:
 
 
 def build_stage(
-    name: str, config: DictConfig, estimator: Estimator, protocol: Protocol, **running: Any
+    name: str,
+    config: DictConfig,
+    estimator: Estimator,
+    protocol: Protocol,
+    *,
+    again: tuple[StagePlan, Tensor] | None = None,
+    **running: Any,
 ) -> StageModule:
     """One stage: its module, with its learners in playing order.
 
@@ -84,6 +92,7 @@ def build_stage(
         config: ``cfg.estimator``.
         estimator: The networks, shared by all stages.
         protocol: Selection protocol.
+        again: For a refit, its plan and the epochs of each replica.
         **running: ``mar``, ``replay`` and ``compiled`` of ``StageModule``.
 
     Raises:
@@ -113,6 +122,9 @@ def build_stage(
     }
     if module == "debiasing":
         stage["protocol"] = protocol
+    if again is not None:
+        plan, lengths = again
+        return RefitModule(lengths=lengths, **stage | {"plan": plan, "name": name + SUFFIX})
     return MODULES[module](**stage)
 
 

@@ -53,6 +53,7 @@ class Train:
     compare_with: str | None = None
     keep: bool = False
     auto: bool = False
+    refit: bool = False
     compile: Any = "auto"
     progress: bool = True
     figures: bool = True

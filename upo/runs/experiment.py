@@ -33,9 +33,11 @@ from upo.runs.config import check, scheduled, target_name
 from upo.runs.crossfit import Build, Train, calibrate, check_schedule, cross_fitted
 from upo.runs.fitting import StageFitting, StageResult
 from upo.runs.measured import Measured, measured
+from upo.runs.refit import check_refit, lengths_of, plan_of, start
 from upo.training.debiasing import DebiasingModule
 from upo.training.plan import LAST
 from upo.training.settings import time_limit, trial_steps
+from upo.training.stack import REMEDY
 from upo.training.stage import StageModule
 from upo.training.trainer import companions, settle, switch
 
@@ -192,6 +194,9 @@ class Experiment:
         """
         mar, estimator, first, then = self._prepared(self.protocol.holdout)
         fitting = self._fitting()
+        refit = measure and self.config.refit
+        if refit:
+            check_refit(estimator, self.protocol.name)
         if "calibration" in estimator.networks:
             check_schedule(estimator, then, self.config.propensity.folds)
         with freed_memory_kept():
@@ -203,11 +208,23 @@ class Experiment:
         if failures:
             healthy = [r for r in range(len(self.seeds)) if r not in failures]
             estimator = part_of(estimator, self.config.estimator, healthy)
+        selected = estimator
+        if refit:
+            with freed_memory_kept():
+                estimator, more = self._refit(selected, then, stages[len(first) :], mar, fitting)
+            seconds += more
         found = Measured()
         if measure:
             modules = [*first, *then]
             found = measured(
-                estimator, self.config, self.data, mar, self.protocol, modules, self.withheld
+                estimator,
+                self.config,
+                self.data,
+                mar,
+                self.protocol,
+                modules,
+                self.withheld,
+                selected=selected,
             )
         host = torch.device("cpu")
         found = move_data_to_device(found, host)
@@ -223,6 +240,45 @@ class Experiment:
             seconds=seconds + sum(stage.seconds for stage in stages),
             failures=failures,
         )
+
+    def _refit(
+        self,
+        selected: Estimator,
+        then: list[StageModule],
+        results: Sequence[StageResult],
+        mar: MarSet,
+        fitting: StageFitting,
+    ) -> tuple[Estimator, float]:
+        """The selected networks trained on all rows for the selected epochs, and the seconds.
+
+        Raises:
+            InputError: If a replica diverges that did not while it was selected.
+        """
+        healthy = [r for r in range(len(self.seeds)) if r not in fitting.failures]
+        seeds = [self.seeds[r] for r in healthy]
+        config, target = self.config.estimator, target_name(self.config.estimator)
+        space = PairSpace.of(self.data, seeds, 0.0, target)
+        fresh = build_estimator(config, space)
+        start(fresh, selected, then)
+        again = self._fitting()
+        again.deadline = fitting.deadline
+        seconds = 0.0
+        for stage, result in zip(then, results, strict=True):
+            lengths = lengths_of(result, healthy)
+            module = build_stage(
+                stage.stage,
+                config,
+                fresh,
+                self.protocol,
+                again=(plan_of(stage, lengths), lengths),
+                mar=mar,
+                replay=stage.replay,
+                compiled=stage.compiled,
+            )
+            seconds += again.fit(module).seconds
+        if again.failures:
+            raise InputError(f"refit=true: {next(iter(again.failures.values()))}; {REMEDY}")
+        return fresh.eval(), seconds
 
     def _columns(
         self, values: Mapping[str, Tensor], failures: Mapping[int, str]

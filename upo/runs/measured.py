@@ -50,6 +50,8 @@ def measured(
     protocol: Protocol,
     stages: Sequence[StageModule],
     withheld: Withheld | None = None,
+    *,
+    selected: Estimator | None = None,
 ) -> Measured:
     """Read the test set and measure the propensities.
 
@@ -61,6 +63,8 @@ def measured(
         protocol: Says which test rows are read.
         stages: That trained the networks.
         withheld: Cells that were kept back, which judge the propensities.
+        selected: The networks before they were trained on the validation rows, too, if they were:
+            only these are asked for them.
     """
     found, space = Measured(), estimator.space
     if len(mar):
@@ -69,7 +73,8 @@ def measured(
         found.users = mar.by_user(estimator, tested)
         found.groups = by_activity(estimator, mar, tested)
         found.beside[f"{CATALOGUE}@{mar.k}"] = catalogue_recall(estimator, mar, tested)
-    found.values |= compare(lambda: protocol.validation_rows(estimator), space).columns
+    judged = selected or estimator
+    found.values |= compare(lambda: protocol.validation_rows(judged), judged.space).columns
     if estimator.has_propensity:
         found.values |= weight_columns(estimator)
         diagnoses = [
