@@ -18,8 +18,11 @@ from upo.fitted.answers import Answers
 from upo.fitted.export import Scale, embeddings, export
 from upo.fitted.file import read_model, write_model
 from upo.fitted.onnx_graph import to_onnx
+from upo.fitted.settings import as_library, resolved
 from upo.fitted.unseen import Unseen
+from upo.fitted.update import later_space, settings_of
 from upo.models.estimator import Estimator
+from upo.runs.updating import updated
 from upo.tables.frames import check_nulls, to_arrow
 from upo.tables.ids import Places, check_columns
 from upo.tables.numbering import Ids
@@ -249,6 +252,50 @@ class Fitted:
         )
         answer.attrs.update(unseen.shares)
         return answer
+
+    def update(self, log: Any, *, epochs: int = 5, progress: bool = False) -> "Fitted":
+        """A model that goes on from this one with ratings that came later; this one stays.
+
+        Every stage of the fit runs again, from the parameters it has come to, on the rows of
+        ``log``, for ``epochs`` epochs each. New users and items get rows of their tables, which
+        start as a fit of the same seeds would start them. Pairs of the first log count as observed
+        still. A fit on both logs differs: it reads the old ratings again, selects an epoch, and
+        takes the scale of ratings from both. ``docs/api.md`` has more.
+
+        Args:
+            log: Ratings, with the columns of the fit: those that came later, or these and any of
+                before.
+            epochs: At least 1; nothing is held out, and the last one is kept.
+            progress: Draw progress bars.
+
+        Returns:
+            The model, whose ``metrics`` hold its seeds alone: nothing was measured.
+
+        Raises:
+            InputError: If the log or ``epochs`` is wrong, or the model is not of ``upo.fit``.
+        """
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+            raise InputError(f"epochs must be a whole number of at least 1, got {epochs!r}; try 5.")
+        config = settings_of(self._params, self.target)
+        assert self._params is not None  # settings_of has looked
+        ids = self.user_ids, self.item_ids
+        space, (users, items) = later_space(log, self.estimator, ids, self._params, config)
+        with as_library():
+            estimator = updated(config, space, self.estimator, epochs, progress=progress)
+        return Fitted(
+            estimator,
+            resolved(config),
+            metrics=pd.DataFrame({"seed": self.seeds}),
+            columns=self.columns,
+            user_ids=users,
+            item_ids=items,
+            params=self._params,
+            target=self.target,
+            about={
+                **self.about,
+                "protocol": f"update of {epochs} epochs on {space.n_train:,} rows",
+            },
+        )
 
     def save(self, folder: str | Path, *, audit: Any = None) -> Path:
         """Write the model as one file, atomically: tensors and plain values, nothing executable.

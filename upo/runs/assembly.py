@@ -82,7 +82,8 @@ def build_stage(
     estimator: Estimator,
     protocol: Protocol,
     *,
-    again: tuple[StagePlan, Tensor] | None = None,
+    plan: StagePlan | None = None,
+    lengths: Tensor | None = None,
     **running: Any,
 ) -> StageModule:
     """One stage: its module, with its learners in playing order.
@@ -92,7 +93,8 @@ def build_stage(
         config: ``cfg.estimator``.
         estimator: The networks, shared by all stages.
         protocol: Selection protocol.
-        again: For a refit, its plan and the epochs of each replica.
+        plan: In the place of what the configuration says.
+        lengths: ``[R]`` epochs of each replica, of a debiasing stage that selects nothing.
         **running: ``mar``, ``replay`` and ``compiled`` of ``StageModule``.
 
     Raises:
@@ -115,16 +117,15 @@ def build_stage(
     stage: dict[str, Any] = {
         "estimator": estimator,
         "learners": _learners(name, players, config, estimator),
-        "plan": StagePlan(**settings),
+        "plan": plan or StagePlan(**settings),
         "name": name,
         "rebuild": rebuild,
         **running,
     }
     if module == "debiasing":
         stage["protocol"] = protocol
-    if again is not None:
-        plan, lengths = again
-        return RefitModule(lengths=lengths, **stage | {"plan": plan, "name": name + SUFFIX})
+    if lengths is not None:
+        return RefitModule(lengths=lengths, **stage | {"name": name + SUFFIX})
     return MODULES[module](**stage)
 
 
