@@ -1,5 +1,6 @@
 """``target="rating"``: ratings are predicted on their scale, by squared error."""
 
+import json
 import warnings
 
 import numpy as np
@@ -124,6 +125,25 @@ def test_scores_rank_pairs_that_predictions_clip_to_a_tie():
     assert (clipped == 2.0).sum() > 1, "ties"
     assert best.score.iloc[0] > best.score.iloc[1] > 2.0
     np.testing.assert_allclose(clipped, best.score.clip(1.0, 2.0), rtol=1e-6)
+
+
+def test_ratings_are_written_out(model, tmp_path):
+    """Tables with the numbers of the scale, and a graph, answer as the model does."""
+    model.export(tmp_path)
+    content = json.loads((tmp_path / "model.json").read_text())
+    assert content["answers"]["prediction"]["link"] == "scale"
+    scale = content["scale"]
+    space = model.estimator.space
+    users, items = (torch.randint(0, n, (50,)) for n in (space.n_users, space.n_items))
+    with torch.no_grad():
+        z = model.estimator.networks["prediction"](users.expand(2, -1), items.expand(2, -1))
+    expected = (scale["centre"] + scale["spread"] * z).clamp(scale["low"], scale["high"]).mean(0)
+    pairs = pd.DataFrame({"user": model.user_ids[users], "item": model.item_ids[items]})
+    np.testing.assert_allclose(model.predict(pairs), expected, rtol=1e-6)
+    runtime = pytest.importorskip("onnxruntime")
+    graph = runtime.InferenceSession(model.to_onnx(tmp_path / "graph.onnx").read_bytes())
+    asked = {"user_index": users.numpy(), "item_index": items.numpy()}
+    np.testing.assert_allclose(graph.run(None, asked)[0], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", choices("estimator"))

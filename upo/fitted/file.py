@@ -1,7 +1,6 @@
 """Models on disk: one file of tensors and plain values, read without running anything in it."""
 
 from collections.abc import Mapping
-from dataclasses import astuple
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -156,7 +155,7 @@ def _listed(space: PairSpace) -> torch.Tensor | None:
 
 def _scale(space: PairSpace) -> list[float] | None:
     """The numbers of a scale of ratings, where there is one."""
-    return list(astuple(space.target)) if isinstance(space.target, Rating) else None
+    return list(space.target.numbers) if isinstance(space.target, Rating) else None
 
 
 def stranger(

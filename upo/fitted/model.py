@@ -22,6 +22,7 @@ from upo.fitted.settings import as_library, resolved
 from upo.fitted.unseen import Unseen
 from upo.fitted.update import later_space, settings_of
 from upo.models.estimator import Estimator
+from upo.pairs.target import Rating
 from upo.runs.updating import updated
 from upo.tables.frames import check_nulls, to_arrow
 from upo.tables.ids import Places, check_columns
@@ -401,9 +402,8 @@ class Fitted:
     @property
     def _scale(self) -> Scale | None:
         """Of predicted ratings."""
-        if self.target == "rating":
-            raise InputError("Predicted ratings cannot be written out yet; use upo.predict.")
-        return None
+        target = self.estimator.space.target
+        return target.numbers if isinstance(target, Rating) else None
 
     def values(self, what: str, pairs: Any) -> Tensor:
         """``[R, N]`` float64 answers for the pairs of a frame.

@@ -137,6 +137,11 @@ class Rating:
         return cls(low, high, float(values.mean()), spread)
 
     @property
+    def numbers(self) -> tuple[float, float, float, float]:
+        """What the scale is made of, to be written down."""
+        return self.low, self.high, self.centre, self.spread
+
+    @property
     def unit(self) -> float:
         """The spread."""
         return self.spread
