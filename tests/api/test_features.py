@@ -35,6 +35,9 @@ PAIRS = pd.DataFrame(
 )
 
 
+EARLIER = ("propensity", "game")  # stages that naive has not
+
+
 @pytest.fixture
 def machines(monkeypatch):
     """``fit`` with factorisation machines in the place of the prediction and the imputation."""
@@ -136,3 +139,28 @@ def test_free_text_is_no_category():
     frame = pd.DataFrame({"user": ids, "name": [f"word {k}" for k in range(len(ids))]})
     with pytest.raises(upo.InputError, match="65 different values"):
         read_features(frame, ids, "user")
+
+
+def test_ratings_of_newcomers_follow_from_features_and_an_update_learns_their_own(tmp_path):
+    """``backbone=fm``, as a person asks for it, before and after a file and an update."""
+    alone = {key: value for key, value in FEW.items() if key.split(".")[-1] not in EARLIER}
+    features = {"user_features": USERS, "item_features": ITEMS, "backbone": "fm"}
+    given = {"estimator": "naive", "target": "rating", "overrides": alone, **features}
+    model = short(TRAIN, seeds=[3, 8], **given)
+    asked = PAIRS[PAIRS.user != "stranger"]
+    found = model.predict(asked)
+    assert found.attrs["unseen"] == 0.0
+    assert found.between(1, 5).all()
+    assert found.iloc[:2].nunique() == 2, "two newcomers with features of their own"
+    model.save(tmp_path)
+    pd.testing.assert_series_equal(upo.load(tmp_path).predict(asked), found)
+    rated = pd.DataFrame({"user": "guest", "item": TRAIN.item.unique(), "rating": 5})
+    later = model.update(rated, epochs=20)
+    assert later.estimator.space.n_users == model.estimator.space.n_users + 1
+    assert list(later.user_ids[40:]) == ["guest", "newcomer"]
+    gain = later.predict(rated).mean() - model.predict(rated).mean()
+    assert gain > 0.5
+    later.save(tmp_path)
+    pd.testing.assert_series_equal(upo.load(tmp_path).predict(asked), later.predict(asked))
+    with pytest.raises(upo.InputError, match="new user 'stranger' has no features"):
+        model.update(rated.assign(user="stranger"))
