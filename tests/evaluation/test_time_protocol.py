@@ -1,12 +1,15 @@
 """``protocol=time``: the latest rows select, what was before trains, for every replica alike."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from upo.data.interactions import Interactions, LabelRule
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
-from upo.evaluation.protocols import Holdout, TimeHoldout
+from upo.evaluation.mar import MarSet
+from upo.evaluation.protocols import Holdout, MarHoldout, TimeHoldout
 from upo.pairs import PairSpace
 
 G = torch.Generator().manual_seed(0)
@@ -55,6 +58,20 @@ def test_parts_and_folds_of_the_space_keep_the_split():
     for other in (space.part([1]), space.without_fold(1, 4).part([0])):
         assert torch.equal(other.in_train(rows), ~held[None])
         assert other.n_held == space.n_held
+
+
+@pytest.mark.parametrize(
+    ("target", "held", "mar"), [("positive", "log_loss", "log_loss"), ("rating", "mse", "rmse")]
+)
+def test_protocols_judge_by_the_errors_of_the_target(target, held, mar):
+    rows = MarSet(replace(made := data(torch.arange(N).double()), test=made.train), 5)
+    for protocol, expected in ((Holdout(), held), (TimeHoldout(), held), (MarHoldout(), mar)):
+        protocol.use(rows, target)
+        assert protocol.monitor == expected
+        assert protocol.sign == 1
+    wrong = {"positive": "rmse", "rating": "log_loss"}[target]
+    with pytest.raises(InputError, match=f"protocol.monitor={wrong} is not measured with target="):
+        MarHoldout(monitor=wrong).use(rows, target)
 
 
 def test_without_times_there_is_a_sentence():

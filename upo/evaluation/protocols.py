@@ -12,7 +12,7 @@ from upo.errors import InputError
 from upo.evaluation.constant import Predicted
 from upo.evaluation.mar import MarSet, heldout_blocks, heldout_error
 from upo.evaluation.scoring import SCORING
-from upo.metrics.names import lower_is_better, measured_on_test
+from upo.metrics.names import POINTWISE_OF, lower_is_better, measured_on_test
 from upo.models.estimator import Estimator
 
 
@@ -55,13 +55,17 @@ class Protocol(ABC):
                 the target does not have.
         """
         self.mar = mar
-        self.monitor = self.wanted or SCORING[target].judge
+        self.monitor = self.wanted or self._usual(target)
         known = [self.monitor] if self.wanted is None else measured_on_test(mar.k, target)
         if self.monitor not in known:
             raise InputError(
                 f"protocol.monitor={self.monitor} is not measured with target={target}; known are "
                 f"{', '.join(known)}."
             )
+
+    def _usual(self, target: str) -> str:
+        """The metric that chooses where none was asked for."""
+        return SCORING[target].judge
 
     def held(self, data: RatingData) -> Tensor | None:
         """``[N]`` bool rows of the log that are held out, if they are not drawn by seed.
@@ -183,6 +187,10 @@ class MarHoldout(Protocol):
         """Take the MAR sample into use."""
         _require(mar, self.name)
         super().use(mar, target)
+
+    def _usual(self, target: str) -> str:
+        """The first of what is measured of the test rows."""
+        return next(iter(POINTWISE_OF[target]))
 
     def _selecting(self, estimator: Estimator) -> Tensor:  # [R, N]
         """Rows of the users that select."""
