@@ -67,3 +67,16 @@ def test_wrong_input(edges, clip, message):
         propensity_histogram(
             [1, 1], [1, 1], edges, clip=clip, effective_sample_size=1, n_observed=2, title=""
         )
+
+
+def test_a_bin_that_is_cut_at_the_clip_makes_no_notch():
+    edges = np.geomspace(0.01, 1.0, 9)
+    cut = np.sort(np.append(edges, 0.05))
+    even = np.diff(np.log(cut))  # as many pairs everywhere on the log axis
+    figure = propensity_histogram(
+        even, even, cut, clip=0.05, effective_sample_size=1, n_observed=2, title=""
+    )
+    outlines = [patch.get_data().values for patch in figure.axes[0].patches if not patch.get_fill()]
+    assert len(outlines) == 2
+    for values in outlines:
+        np.testing.assert_allclose(values, values[0], rtol=1e-9)

@@ -46,6 +46,9 @@ def propensity_histogram(
 ) -> Figure:
     """Propensities of all pairs and of the observed ones, each as shares that sum to one.
 
+    A bin that is narrower or wider than most, as one that is cut at the clip, is drawn as high as
+    one of their width would be, so that a cut makes no notch.
+
     With several replicas the mean share is drawn, and a band of one standard deviation. Left of
     ``clip`` the propensities are replaced by it; the share of pairs this touches is printed (see
     `share_below`), and so is the effective sample size (sum w)^2 / sum w^2 of the weights 1/p.
@@ -99,7 +102,9 @@ def propensity_histogram(
 
 def _draw_shares(axes: Axes, counts: Array, edges: Array, colour: str, name: str) -> None:
     total = counts.sum(1, keepdims=True)
+    width = np.diff(np.log(edges))
     share = np.where(total > 0, counts / np.where(total > 0, total, 1.0), np.nan)
+    share = share * (np.median(width) / width)
     mean, sd = (np.nan_to_num(part) for part in finite_mean_sd(share, axis=0))
     axes.stairs(mean, edges, fill=True, color=colour, alpha=0.22)
     axes.stairs(mean, edges, color=colour, lw=1.6, label=name)
