@@ -4,7 +4,7 @@ import torch
 
 from upo.functional.binning import bin_sums
 from upo.functional.diagnostics import bmse, ece
-from upo.functional.noise_floor import balance_noise, bmse_floor, calibration_noise, ece_floor
+from upo.functional.noise_floor import imbalance_noise, bmse_floor, calibration_noise, ece_floor
 
 DRAWS, CELLS, BINS = 3000, 600, 5
 
@@ -20,7 +20,7 @@ def test_floors_are_the_mean_over_draws_of_correct_propensities():
     floor = ece_floor(bin_sums(calibration_noise(p), index, BINS), n)
     assert abs(each.mean() / floor - 1) < 0.03  # 3 standard errors are .02; sums nearly normal
     each = bmse(p.expand_as(o), o, phi)
-    floor = bmse_floor((balance_noise(p) * phi.square().sum(-1)).sum(), n)
+    floor = bmse_floor((imbalance_noise(p) * phi.square().sum(-1)).sum(), n)
     assert abs(each.mean() / floor - 1) < 4 * each.std() / floor / DRAWS**0.5
 
 
@@ -34,4 +34,4 @@ def test_a_sample_of_the_unobserved_has_its_own_noise():
     expected = CELLS * float(calibration_noise(p[0], 1.0, w))
     assert abs(sums.var() / expected - 1) < 0.1
     balance = (weight * torch.where(o, 1 / p, -1 / (1 - p))).sum(-1)
-    assert abs(balance.var() / (CELLS * float(balance_noise(p[0], 1.0, w))) - 1) < 0.1
+    assert abs(balance.var() / (CELLS * float(imbalance_noise(p[0], 1.0, w))) - 1) < 0.1

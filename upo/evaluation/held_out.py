@@ -25,7 +25,7 @@ from upo.evaluation.populations import unclipped
 from upo.evaluation.unseen_cells import UnseenCells
 from upo.functional.binning import bin_sums, bins_from_edges, equal_mass_edges
 from upo.functional.diagnostics import bmse_sums, bmse_terms
-from upo.functional.noise_floor import balance_noise, bmse_floor, calibration_noise, ece_floor
+from upo.functional.noise_floor import imbalance_noise, bmse_floor, calibration_noise, ece_floor
 from upo.metrics.names import HELD
 from upo.models.estimator import Estimator
 from upo.pairs import Pairs
@@ -94,7 +94,7 @@ def _sums(
             bin_sums(weight * calibration_noise(p_hat, *weights), index, bins),
             bmse_sums(weight * bmse_terms(p_hat, o), phi),
             bin_sums(weight, index, bins),
-            (weight * balance_noise(p_hat, *weights) * phi.double().square().sum(-1)).sum(-1),
+            (weight * imbalance_noise(p_hat, *weights) * phi.double().square().sum(-1)).sum(-1),
         ]
         totals = [a + b for a, b in zip(totals, parts, strict=True)] if totals else parts
     return [sum_across_ranks(total) for total in totals]

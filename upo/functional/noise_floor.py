@@ -23,7 +23,9 @@ def calibration_noise(
 
     .. math:: \hat p (1 - \hat p) (w_1 (1 - \hat p) + w_0 \hat p)
 
-    At least 0. Source: derived; a cell is drawn with probability :math:`1/w`, so it contributes
+    At least 0.
+
+    Source: derived; a cell is drawn with probability :math:`1/w`, so it contributes
     :math:`w_1 (1 - \hat p)` with probability :math:`\hat p / w_1` and :math:`-w_0 \hat p` with
     probability :math:`(1 - \hat p) / w_0`, which has mean 0.
 
@@ -34,7 +36,7 @@ def calibration_noise(
     return p_hat * (1 - p_hat) * (w_observed * (1 - p_hat) + w_others * p_hat)
 
 
-def balance_noise(
+def imbalance_noise(
     p_hat: Tensor,  # [...] in (0, 1)
     w_observed: Tensor | float = 1.0,
     w_others: Tensor | float = 1.0,
@@ -43,10 +45,12 @@ def balance_noise(
 
     .. math:: w_1 / \hat p + w_0 / (1 - \hat p)
 
-    At least 4. Source: derived, as :func:`calibration_noise`.
+    At least 4.
+
+    Source: derived, as :func:`calibration_noise`.
 
     Example:
-        >>> balance_noise(Tensor([0.5])).tolist()
+        >>> imbalance_noise(Tensor([0.5])).tolist()
         [4.0]
     """
     return w_observed / p_hat + w_others / (1 - p_hat)
@@ -61,6 +65,9 @@ def ece_floor(variance: Tensor, cells: Tensor) -> Tensor:  # [..., M], [...] -> 
         variance: Sum of ``calibration_noise`` in each bin.
         cells: Number of cells n.
 
+    Returns:
+        At least 0.
+
     Source: the mean of a half-normal variable.
     """
     return math.sqrt(2 / math.pi) * variance.clamp(min=0).sqrt().sum(-1) / cells
@@ -70,8 +77,11 @@ def bmse_floor(total: Tensor, cells: Tensor) -> Tensor:  # [...] x 2 -> [...]
     r"""Expected BMSE of correct propensities, :math:`\sum E[h^2] \|\phi\|^2 / n^2`; exact.
 
     Args:
-        total: Sum over the cells of ``balance_noise`` times the squared norm of their features.
+        total: Sum over the cells of ``imbalance_noise`` times the squared norm of their features.
         cells: Number of cells n.
+
+    Returns:
+        At least 0, in squared units of the features.
 
     Source: the terms are independent and have mean 0.
     """

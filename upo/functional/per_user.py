@@ -63,6 +63,8 @@ def row_mean_values(
 ) -> Tensor:  # [..., U]
     """Pseudo values of a mean over rows, such as the log-loss; users differ in their rows.
 
+    Of any sign.
+
     Source: the ratio estimator (Cochran, Sampling Techniques, 3rd ed. 1977, section 2.11).
 
     Example:
@@ -78,7 +80,7 @@ def row_mean_values(
 
 
 def ndcg_values(each: UserRankings) -> Tensor:  # [..., U]
-    """NDCG@K of each user; 1 without positives, as in the mean that is reported.
+    """NDCG@K of each user, in [0, 1]; 1 without positives, as in the mean that is reported.
 
     Source: as :func:`upo.functional.ranking.ranking_sums`.
     """
@@ -90,6 +92,8 @@ def f1_values(each: UserRankings, k: int) -> Tensor:  # [..., U]
     r"""Pseudo values of F1@K = 2 P R / (P + R), P and R being means over users.
 
     .. math:: F + 2 R^2 / (P + R)^2 (p_u - P) + 2 P^2 / (P + R)^2 (r_u - R)
+
+    Of any sign.
 
     Source: the delta method.
     """

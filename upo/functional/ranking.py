@@ -121,6 +121,8 @@ def user_rankings(
 ) -> UserRankings:
     """The same for each user, in the order of their ids; those without a row have zeros.
 
+    All at least 0; NDCG and recall in [0, 1], hits at most K.
+
     Source: as :func:`ranking_sums`.
 
     Raises:
