@@ -4,7 +4,7 @@ import torch
 
 from upo.functional.binning import bin_sums
 from upo.functional.diagnostics import bmse, ece
-from upo.functional.noise_floor import imbalance_noise, bmse_floor, calibration_noise, ece_floor
+from upo.functional.noise_floor import bmse_floor, calibration_noise, ece_floor, imbalance_noise
 
 DRAWS, CELLS, BINS = 3000, 600, 5
 

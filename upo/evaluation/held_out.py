@@ -25,7 +25,7 @@ from upo.evaluation.populations import unclipped
 from upo.evaluation.unseen_cells import UnseenCells
 from upo.functional.binning import bin_sums, bins_from_edges, equal_mass_edges
 from upo.functional.diagnostics import bmse_sums, bmse_terms
-from upo.functional.noise_floor import imbalance_noise, bmse_floor, calibration_noise, ece_floor
+from upo.functional.noise_floor import bmse_floor, calibration_noise, ece_floor, imbalance_noise
 from upo.metrics.names import HELD
 from upo.models.estimator import Estimator
 from upo.pairs import Pairs
