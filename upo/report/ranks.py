@@ -67,7 +67,7 @@ def cliques(ranks: ArrayLike, critical: float) -> list[tuple[int, int]]:
         First and last position of each run of two at least.
 
     >>> cliques([1.0, 1.5, 2.8, 3.0, 5.0], 1.4)
-    [(0, 1), (1, 3)]
+    [(0, 1), (1, 2), (2, 3)]
     """
     at = np.asarray(ranks, dtype=np.float64)
     found: list[tuple[int, int]] = []
