@@ -98,7 +98,8 @@ class Run:
         with torch.no_grad():
             values = {f"few {k}": v for k, v in few.measure(self.estimator).items()}
             values |= self.mar.measure(self.estimator)
-            values["held"] = heldout_error(self.estimator, weighted=False)
+            if self.estimator.space.n_held:  # a protocol may hold nothing of the log out
+                values["held"] = heldout_error(self.estimator, weighted=False)
             if self.estimator.has_propensity:
                 values |= Diagnostics(self.data, self.mar).measure(self.estimator).values
         return values

@@ -11,7 +11,7 @@ from upo.learners.propensity import PropensityLearner
 
 # Stages that run step by step: labels of D are looked up, a number is kept in Python, or an anchor
 # is chosen by it.
-LABELLED = ("ips_v2", "dr_v2", "dr_gpl", "mrdr_gpl", "dce_dr", "dce_tdr")
+LABELLED = ("autodebias", "ips_v2", "dr_v2", "dr_gpl", "mrdr_gpl", "dce_dr", "dce_tdr")
 STEPWISE = {row: {"debias"} for row in LABELLED} | {
     row: {"propensity", "refine", "representation", "debias"}
     for row in ("kbips", "kbdr", "akbips", "akbdr", "wkb_ips", "wkb_dr")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from upo.core.sampling import Permutation, stream_key
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
 from upo.evaluation.constant import Predicted
@@ -14,6 +13,7 @@ from upo.evaluation.mar import MarSet, heldout_blocks, heldout_error
 from upo.evaluation.scoring import SCORING
 from upo.metrics.names import POINTWISE_OF, lower_is_better, measured_on_test
 from upo.models.estimator import Estimator
+from upo.pairs.uniform import user_order
 
 
 class Protocol(ABC):
@@ -74,6 +74,19 @@ class Protocol(ABC):
             data: The dataset.
         """
         return None
+
+    def lend(self, share: float, name: str) -> None:
+        """Lend an estimator of this name the ratings of a share of the MAR users to learn from.
+
+        Raises:
+            InputError: If the protocol has none to lend.
+        """
+        if share:
+            raise InputError(
+                f"estimator={name} learns from ratings at random, which protocol={self.name} does "
+                "not lend; add protocol=mar_holdout (half of its selecting users then teach), or "
+                "choose another estimator."
+            )
 
     @abstractmethod
     def validate(self, estimator: Estimator) -> dict[str, Tensor]:
@@ -174,6 +187,8 @@ class MarHoldout(Protocol):
         monitor: Metric that chooses; None for the log-loss, or the RMSE of ratings.
     """
 
+    lent = 0.0  # share of the users whose ratings an estimator learns from
+
     def __init__(
         self, *, name: str = "mar_holdout", share: float = 0.2, monitor: str | None = None
     ) -> None:
@@ -192,21 +207,35 @@ class MarHoldout(Protocol):
         """The first of what is measured of the test rows."""
         return next(iter(POINTWISE_OF[target]))
 
+    def lend(self, share: float, name: str) -> None:
+        """Lend the ratings of a share of all MAR users, which select no more.
+
+        Raises:
+            InputError: If no selecting user is left.
+        """
+        if not 0 <= share < self.share:
+            raise InputError(
+                f"estimator.lent of {name} must be less than protocol.share={self.share}, the "
+                f"users that select, got {share}; try half of it."
+            )
+        self.lent = share
+
+    def _first(self, estimator: Estimator, share: float) -> Tensor:  # [R, N]
+        """Rows of the first users by seed."""
+        place, count = user_order(self.mar.users, estimator.space.seeds)
+        return place < round(share * count)
+
     def _selecting(self, estimator: Estimator) -> Tensor:  # [R, N]
         """Rows of the users that select."""
-        users, index = torch.unique(self.mar.users, return_inverse=True)
-        order = Permutation(len(users))
-        key = stream_key(estimator.space.seeds, "mar_users")[:, None]
-        place = order(torch.arange(len(users), device=key.device).expand(len(key), -1), key)
-        return (place < round(self.share * len(users)))[:, index]
+        return self._first(estimator, self.share) & ~self._first(estimator, self.lent)
 
     def validate(self, estimator: Estimator) -> dict[str, Tensor]:
         """All test metrics on the selecting users."""
         return self.mar.measure(estimator, self._selecting(estimator))
 
     def tested(self, estimator: Estimator) -> Tensor:
-        """Rows of the other users."""
-        return ~self._selecting(estimator)
+        """Rows of the other users, the same whether some are lent or not."""
+        return ~self._first(estimator, self.share)
 
 
 class TestSelected(Protocol):

@@ -12,7 +12,7 @@ from upo.errors import InputError
 from upo.functional.disentangled import orthogonality_penalty
 from upo.learners.strength import Strength
 from upo.models.estimator import Estimator
-from upo.pairs import Batch, Pairs
+from upo.pairs import Batch, ObservedPairs, Pairs
 
 
 class ObservationTerm:
@@ -67,7 +67,7 @@ class Orthogonal:
         return self.beta(sum(self._of(estimator, part) for part in parts))  # type: ignore[arg-type]
 
     def _of(self, estimator: Estimator, pairs: Pairs) -> Tensor:
-        with batch_of(pairs.total):
+        with batch_of(pairs.total, rated=isinstance(pairs, ObservedPairs)):
             sides = [
                 [_table(estimator, role, side)(index) for role in (self.first, self.second)]
                 for side, index in (("user", pairs.users), ("item", pairs.items))

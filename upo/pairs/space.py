@@ -21,6 +21,7 @@ from upo.errors import InputError
 from upo.pairs.bits import affordable, bit_set, contains
 from upo.pairs.summary import LogSummary
 from upo.pairs.target import POSITIVE, Target, target_of
+from upo.pairs.uniform import UniformSample
 
 HELD_CELLS = 0.1  # of D, where a stage chooses its epoch by the propensities of held-out cells
 
@@ -83,6 +84,7 @@ class PairSpace(nn.Module):
         self.register_buffer("rows_in_order", order, persistent=False)
         self.register_buffer("place_in_order", torch.argsort(order), persistent=False)
         self.features = features
+        self.uniform: UniformSample | None = None  # read by players that are lent a part of it
         self._hold_cells(self.n_pairs - round(HELD_CELLS * self.n_pairs), self.n_pairs)
 
     @classmethod
@@ -121,6 +123,7 @@ class PairSpace(nn.Module):
             target=of,
             held=held,
         )
+        space.uniform = UniformSample(data)
         if holdout and not 0 < space.n_held < space.n_observed:
             raise InputError(
                 f"Holding out {holdout:g} of {space.n_observed} training ratings leaves "

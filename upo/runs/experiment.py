@@ -104,6 +104,7 @@ class Experiment:
         self.length = length
         self.seeds = parse_seeds(config.seeds) if seeds is None else seeds
         self.protocol: Protocol = instantiate(config.protocol)
+        self.protocol.lend(float(config.estimator.get("lent") or 0.0), config.estimator.name)
         self.datamodule = instantiate(config.dataset) if datamodule is None else datamodule
         self.trial_steps = trial_steps(config.trainer)
         self.limit = time_limit(config.trainer)
