@@ -46,7 +46,7 @@ def curves(
 
 @styled()
 def curve_panels(panels: Sequence[CurvePanel], *, title: str) -> Figure:
-    """Panels side by side (losses, selection metric), each with its own steps and legend.
+    """Panels in rows of at most three, each with its own steps and legend.
 
     A line is the mean over replicas, its band one standard deviation, thin lines the replicas. One
     that has stopped counts with its last value: the mean of those still running would jump. Kept
@@ -57,9 +57,14 @@ def curve_panels(panels: Sequence[CurvePanel], *, title: str) -> Figure:
     """
     if not panels:
         raise ValueError("curve_panels needs at least one panel.")
-    figure = new_figure(max(5.6, 4.5 * len(panels)), 3.9, title)
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    columns = next(n for n in (3, 2, 1) if n <= len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(max(5.6, 3.9 * columns), 3.3 * rows + 0.4, title)
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, panel in zip(places, panels, strict=False):
         _draw_panel(axes, panel)
+    for axes in places[len(panels) :]:
+        axes.remove()
     return figure
 
 
