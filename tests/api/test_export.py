@@ -13,8 +13,6 @@ from api_world import ROOT, TEST, TRAIN, short
 
 import upo
 from upo import InputError
-from upo.fitted.export import export
-from upo.fitted.onnx_graph import to_onnx
 
 PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
 CODE = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -164,21 +162,20 @@ def test_what_is_more_than_tables_is_said(tmp_path):
 
 def test_ratings_are_put_on_their_scale(tmp_path):
     runtime = pytest.importorskip("onnxruntime")
-    fitted, scale = trained("mf", seeds=(0,)), (1.0, 5.0, 2.5, 4.0)
-    ids = fitted.user_ids, fitted.item_ids
-    names = {"answers": ("prediction",), "name": "ips", "columns": ("user", "item"), "ids": ids}
-    export(tmp_path, fitted.estimator, **names, scale=scale)
-    logit = np.log(1 / (1 / fitted.predict(PAIRS).to_numpy() - 1))
-    expected = (2.5 + 4 * logit).clip(1, 5)
-    assert np.ptp(expected) > 0.5
+    fitted = short(estimator="ips", overrides=FAST, seeds=[3, 8], target="rating")
+    fitted.export(tmp_path)
     found = answer()(tmp_path, PAIRS["user"], PAIRS["item"])
+    expected = fitted.predict(PAIRS)
+    assert expected.max() > 1.5  # stars, not probabilities
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-    path = tmp_path / "graph.onnx"
-    to_onnx(path, fitted.estimator, of="prediction", name="ips", scale=scale)
-    index = [pd.Index(x).get_indexer(PAIRS[s]) for x, s in zip(ids, ("user", "item"), strict=True)]
-    asked = dict(zip(("user_index", "item_index"), index, strict=True))
-    found = runtime.InferenceSession(path.read_bytes()).run(None, asked)[0]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    session = runtime.InferenceSession(fitted.to_onnx(tmp_path / "graph.onnx").read_bytes())
+    index = {
+        f"{side}_index": pd.Index(ids).get_indexer(PAIRS[side])
+        for side, ids in (("user", fitted.user_ids), ("item", fitted.item_ids))
+    }
+    np.testing.assert_allclose(session.run(None, index)[0], expected, rtol=0, atol=1e-5)
+    fitted.save(tmp_path)
+    assert "Predicts the rating of a pair" in (tmp_path / "model_card.md").read_text(encoding="utf-8")
 
 
 def test_a_card_says_what_the_model_is(tmp_path):
