@@ -175,7 +175,8 @@ def test_ratings_are_put_on_their_scale(tmp_path):
     }
     np.testing.assert_allclose(session.run(None, index)[0], expected, rtol=0, atol=1e-5)
     fitted.save(tmp_path)
-    assert "Predicts the rating of a pair" in (tmp_path / "model_card.md").read_text(encoding="utf-8")
+    card = (tmp_path / "model_card.md").read_text(encoding="utf-8")
+    assert "Predicts the rating of a pair" in card
 
 
 def test_a_card_says_what_the_model_is(tmp_path):
