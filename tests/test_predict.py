@@ -212,7 +212,7 @@ def spoil(kind, folder):
         config.write_text("a: [1\n b: }")
     elif kind == "foreign network":
         text = config.read_text()
-        config.write_text(re.sub(r"upo\.models\.\w+\.\w+", "os.system", text, count=1))
+        config.write_text(re.sub(r"upo\.models\.\w+\.\w+", "os.system", text))
     elif kind == "foreign dataset":
         config.write_text(config.read_text().replace("upo.data.table.TableDataModule", "os.system"))
     elif kind == "other sizes":

@@ -107,13 +107,13 @@ def test_snips_is_measured_as_itself_and_what_is_neither_not_at_all():
     p, weight = v["p"], 1 / v["clipped"]
     share = p * weight / (p * weight).sum(-1, keepdim=True)
     level = (share * v["e"]).sum(-1)  # what SNIPS tends to
-    estimator.estimate = "snips"
+    estimator.estimate = "self_normalized"
     found = measured(data, estimator, "correct").values
     torch.testing.assert_close(found["dr_bias"], (level - v["e"].mean(-1)).abs(), **CLOSE)
     spread = p * (1 - p) * (weight * (v["e"] - level[:, None])) ** 2
     variance = spread.sum(-1) / (p * weight).sum(-1) ** 2
     torch.testing.assert_close(found["dr_variance"], variance, **CLOSE)
-    estimator.estimate = "ips"  # the imputation is not a part of it
+    estimator.estimate = "inverse_propensity"  # the imputation is not a part of it
     found = measured(data, estimator, "correct").values
     bias = ((p - v["clipped"]) * v["e"] * weight).mean(-1).abs()
     torch.testing.assert_close(found["dr_bias"], bias, **CLOSE)

@@ -28,7 +28,7 @@ def self_normalized(
     estimator: Estimator, population: Population, known: Knowledge
 ) -> SelfNormalized | None:
     """Both, over a population; None for an estimator of another estimate."""
-    if estimator.estimate != "snips" or not known.complete:
+    if estimator.estimate != "self_normalized" or not known.complete:
         return None
     where = estimator.space.keys.device
     sums = torch.zeros(3, estimator.space.replicas, dtype=torch.float64, device=where)

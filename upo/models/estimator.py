@@ -18,7 +18,11 @@ from upo.errors import InputError
 from upo.functional.propensity import sigmoid
 from upo.pairs import ObservedPairs, Pairs, PairSpace
 
-ESTIMATES = ("dr", "ips", "snips")  # DR without an imputation is IPS
+ESTIMATES = (
+    "doubly_robust",
+    "inverse_propensity",
+    "self_normalized",
+)  # DR without an imputation is IPS
 
 
 class Derived(nn.Module, ABC):
@@ -112,7 +116,7 @@ class Estimator(nn.Module):
         form: ErrorForm,
         bins: Binning,
         weighting: Weighting | None = None,
-        estimate: str | None = "dr",
+        estimate: str | None = "doubly_robust",
     ) -> None:
         super().__init__()
         if estimate not in (None, *ESTIMATES):
@@ -283,6 +287,6 @@ class Estimator(nn.Module):
         """
         f_logit, square = self.logit("prediction", pairs), self.space.target.unit**2
         e = square * self.form.error(f_logit, labels)
-        if not self.has_imputation or self.estimate == "ips":
+        if not self.has_imputation or self.estimate == "inverse_propensity":
             return e, torch.zeros_like(e)
         return e, square * self.imputed(pairs)

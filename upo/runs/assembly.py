@@ -68,7 +68,7 @@ def build_estimator(
             f"estimator.form {form.__name__} is of target={form.target}, and this estimator has "
             f"target={of}; choose another target= or leave estimator.form out."
         )
-    return Estimator(space, networks, estimate=config.get("estimate", "dr"), **parts)
+    return Estimator(space, networks, estimate=config.get("estimate", "doubly_robust"), **parts)
 
 
 def _made(part: str, node: Any) -> Any:
