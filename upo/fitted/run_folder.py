@@ -233,21 +233,22 @@ def _last_state(config: Any, folder: Path) -> tuple[dict[str, Any], Path]:
     stages = scheduled(plain)
     if not all(re.fullmatch(r"\w{1,60}", stage) for stage in stages):
         raise InputError(f"run={folder} has a stage whose name is no plain word; train again.")
-    for stage in stages:
-        path = folder / "checkpoints" / f"{stage}.pt"
-        state = load_checked(path) if path.is_file() else {"done": False}
-        if state.get("done") is not True:
-            raise InputError(
-                f"run={folder} is not finished: stage {stage} of {', '.join(stages)} has no "
-                f"complete checkpoint; finish it with python train.py resume={folder}."
-            )
+    names = {
+        stage: f"stage {stage} of {', '.join(stages)} has no complete checkpoint"
+        for stage in stages
+    }
     if config.get("refit") is True:
-        path = folder / "checkpoints" / f"{stage}{SUFFIX}.pt"
+        last = f"{stages[-1]}{SUFFIX}"
+        names[last] = (
+            f"it was to be trained on all rows (refit=true), and {last}.pt is not complete"
+        )
+    for name, lacking in names.items():
+        path = folder / "checkpoints" / f"{name}.pt"
         state = load_checked(path) if path.is_file() else {"done": False}
         if state.get("done") is not True:
             raise InputError(
-                f"run={folder} is not finished: it was to be trained on all rows (refit=true), and "
-                f"{path.name} is not complete; finish it with python train.py resume={folder}."
+                f"run={folder} is not finished: {lacking}; finish it with python train.py "
+                f"resume={folder}."
             )
     return state, path
 

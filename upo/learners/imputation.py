@@ -93,7 +93,8 @@ class ImputationLearner(GradientLearner):
             term = penalty(estimator, rows)
             logs[name] = term.detach()
             loss = loss + term
-        self.step(loss, estimator.space.density * self.weight(rows))
+        penalised = self.penalty.active
+        self.step(loss, estimator.space.density * self.weight(rows) if penalised else None)
         return logs
 
     def fit(self, rows: ObservedPairs) -> Tensor:  # [R]

@@ -44,6 +44,9 @@ class TablePenalty:
             or one for each replica.
         replicas: R.
 
+    Attributes:
+        active: Whether there is one at all.
+
     Raises:
         InputError: If a name is unknown, or a strength negative or of the wrong length.
     """
@@ -59,6 +62,7 @@ class TablePenalty:
             )
         self.rows = self._checked(strengths.get("rows", 0.0), replicas, "rows")
         self.biases = self._checked(strengths.get("biases", 0.0), replicas, "biases")
+        self.active = any(not _is_zero(strength) for strength in (self.rows, self.biases))
 
     @staticmethod
     def _checked(value: Hyper, replicas: int, name: str) -> float | Tensor:
@@ -81,5 +85,9 @@ class TablePenalty:
             importance: How much the loss weighs each row of O ``[R, B]``; 1 if not given.
         """
         strength = self.biases if table.dim == 1 else self.rows
-        if gradient.lookups and not (isinstance(strength, float) and strength == 0.0):
+        if gradient.lookups and not _is_zero(strength):
             gradient.penalise(table.weight, strength, importance)
+
+
+def _is_zero(strength: float | Tensor) -> bool:
+    return isinstance(strength, float) and strength == 0.0

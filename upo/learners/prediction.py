@@ -137,6 +137,8 @@ class PredictionLearner(GradientLearner):
         return {"loss": loss.detach()}
 
     def importance(self, batch: Batch) -> Tensor | None:  # [R, B]
-        """How much the objective weighs each row of O; None if all alike."""
+        """How much the objective weighs each row of O; None if all alike, or for no penalty."""
         weigh = getattr(self.objective, "importance", None)
-        return None if weigh is None else weigh(self.estimator, batch)
+        if weigh is None or not self.penalty.active:
+            return None
+        return weigh(self.estimator, batch)  # type: ignore[no-any-return]
