@@ -130,6 +130,30 @@ def terminable() -> Iterator[None]:
         _requested.clear()
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait for the end of a short block.
+
+    For code in C++ that calls Python, such as the writer of ``torch.save``: an exception that a
+    handler raises in there is turned into another, or ends the process in ``abort``.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    came: list[int] = []
+    ours = {n: handler for n, handler in before.items() if callable(handler)}
+    for number in ours:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
 def go_on() -> None:
     """Raise ``Terminated`` if SIGTERM came where Python could not raise, as in a destructor."""
     if _requested.is_set():

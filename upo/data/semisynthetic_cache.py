@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from upo.core.console import uninterrupted
 from upo.core.files import atomic_file
 from upo.data.semisynthetic_completion import Completed, Completion, LogRows
 
@@ -51,7 +52,7 @@ def completed(
         **result._asdict(),
     }
     try:
-        with atomic_file(path) as file:
+        with atomic_file(path) as file, uninterrupted():
             torch.save(content, file)
     except OSError as error:
         _say(
@@ -73,7 +74,8 @@ def fingerprint(rows: LogRows, n_users: int, n_items: int, completion: Completio
 def _read(path: Path, key: str, size: tuple[int, int]) -> Completed | None:
     """What the file holds; None if it is damaged or another matrix."""
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with uninterrupted():  # the reader takes an exception for damage
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
         result = Completed(*(content[field] for field in Completed._fields))
         right = content["key"] == key and content["sha256"] == _digest(result.matrix)
     except Exception:  # the unpickler raises many kinds

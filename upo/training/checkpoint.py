@@ -13,6 +13,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback
 
 from upo.core.archive import ArchiveError, read_archive
+from upo.core.console import uninterrupted
 from upo.core.digest import tensor_digest
 from upo.core.distributed import rank
 from upo.core.files import atomic_file
@@ -26,7 +27,7 @@ SCHEMA = 1
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
     """``torch.save`` beside the target, then move: a kill leaves the old file or the new one."""
-    with atomic_file(path) as file:
+    with atomic_file(path) as file, uninterrupted():
         torch.save(content, file)
 
 
