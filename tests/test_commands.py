@@ -224,6 +224,14 @@ ENDS = {
     "wrapped": (RuntimeError("outer"), 1, "inner"),
 }
 ENDS["wrapped"][0].__cause__ = InputError("inner")
+# a library whose tidying fails over a signal wraps what came of it
+for name, stop, status in (
+    ("behind an error", KeyboardInterrupt(), 130),
+    ("termination behind an error", console.Terminated(), 143),
+):
+    ENDS[name] = (ValueError("half a tree"), status, "files that were written are complete")
+    ENDS[name][0].__cause__ = AttributeError()
+    ENDS[name][0].__cause__.__context__ = stop
 
 
 @pytest.mark.parametrize("name", ENDS)

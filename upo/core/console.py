@@ -49,18 +49,17 @@ def sentences(function: Callable[[], Any]) -> Any:
     try:
         with terminable():
             return function()
-    except KeyboardInterrupt as stop:
-        _stopped("interrupted", stop)
-        raise SystemExit(INTERRUPTED) from None
-    except Terminated as stop:
-        _stopped("stopped by SIGTERM", stop)
-        raise SystemExit(TERMINATED) from None
+    except (KeyboardInterrupt, Terminated) as stop:
+        raise _stopped(stop) from None
     except UnfinishedError as stop:
         raise _ended(UNFINISHED, str(stop)) from None
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + int(signal.SIGPIPE)) from None
     except Exception as error:
+        behind = _signal_behind(error)
+        if behind is not None:
+            raise _stopped(behind) from None
         sentence = explained(error)
         if sentence is None:
             raise  # a fault of ours: its traceback is wanted
@@ -200,11 +199,30 @@ def _ended(status: int, sentence: str) -> SystemExit:
     return stop
 
 
-def _stopped(how: str, stop: BaseException) -> None:
+def _signal_behind(error: BaseException) -> KeyboardInterrupt | Terminated | None:
+    """The signal in whose handling an error was raised: a library's tidying may fail over it."""
+    chain: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while chain:
+        link = chain.pop()
+        if link is None or id(link) in seen:
+            continue
+        if isinstance(link, KeyboardInterrupt | Terminated):
+            return link
+        seen.add(id(link))
+        chain += [link.__cause__, link.__context__]
+    return None
+
+
+def _stopped(stop: KeyboardInterrupt | Terminated) -> SystemExit:
+    """The end of a process that a signal stops, once it has said so."""
+    interrupted = isinstance(stop, KeyboardInterrupt)
     if first_process():
+        how = "interrupted" if interrupted else "stopped by SIGTERM"
         notes = getattr(stop, "__notes__", [])
         after = f"; {notes[0]}" if notes else ""
         _complain(f"error: {how}; files that were written are complete{after}.")
+    return SystemExit(INTERRUPTED if interrupted else TERMINATED)
 
 
 def _of_file(error: OSError) -> str:
