@@ -27,6 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+METHODS = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
 EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SCHEDULES = ("prediction only", "frozen", "frozen, twins, third", "joint")
@@ -46,8 +47,8 @@ def names(group):
 def table(group):
     """Cells of the rows that begin with a link to a file of the group."""
     rows = {}
-    for line in README.splitlines():
-        match = re.match(rf"\| \[(\w+)\]\(conf/{group}/(\w+)\.yaml\) \|", line)
+    for line in (METHODS if group == "estimator" else README).splitlines():
+        match = re.match(rf"\| \[(\w+)\]\((?:\.\./)?conf/{group}/(\w+)\.yaml\) \|", line)
         if match:
             assert match[1] == match[2], line
             assert match[1] not in rows, f"{match[1]} has two rows"
@@ -99,6 +100,12 @@ def arguments(*program):
 @pytest.mark.parametrize("group", ["estimator", "dataset"])
 def test_every_file_has_its_row_and_every_row_its_file(group):
     assert set(table(group)) == names(group)
+
+
+def test_every_estimator_belongs_to_one_family():
+    linked = re.findall(r"\[(\w+)\]\(conf/estimator/(\w+)\.yaml\)", README)
+    assert all(name == file for name, file in linked)
+    assert sorted(name for name, _ in linked) == sorted(names("estimator"))
 
 
 def test_the_number_of_estimators_is_that_of_the_files():
