@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from small_estimators import CONF, built, roughened
+from rows import NAMES, each
+from small_estimators import built, roughened
 
 from upo.learners.base import GradientLearner
 from upo.pairs import Batch
 from upo.runs.assembly import build_learner
 
-NAMES = sorted(path.stem for path in (CONF / "estimator").glob("*.yaml"))
 # the penalty's weight phi / (p (1 - p)) is held fixed in the network that it weighs
 FIXED_WEIGHT = {("cbpl", "decomposed")}
 
@@ -122,7 +122,7 @@ def test_gradients_agree_with_finite_differences(name, float64, monkeypatch):
     assert checked
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each())
 @pytest.mark.parametrize("scale", [1.0, 300.0])
 def test_certain_propensities_and_odd_batches_of_pairs_stay_finite(name, scale):
     # with a scale of 300 most logits lie beyond +-100, so propensities are 0 or 1 in float32

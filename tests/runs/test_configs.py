@@ -6,9 +6,11 @@ The files are found by globbing, so a new one is tested without a new test.
 import ast
 import re
 from dataclasses import fields
+from itertools import cycle
 from pathlib import Path
 
 import pytest
+import rows
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
@@ -95,13 +97,34 @@ def predictions(estimator):
 # -- composing ---------------------------------------------------------------------------------
 
 
+def with_dataset(estimator, dataset):
+    files = ["dataset.train=log.csv"] if dataset == "table" else []
+    config = resolved(f"dataset={dataset}", f"estimator={estimator}", *files)
+    assert config["estimator"]["name"] == estimator
+    assert config["dataset"]["name"].startswith(dataset)
+    return config["estimator"]
+
+
+def parts_of(node):
+    """Learners and networks that a configuration names."""
+    if isinstance(node, dict):
+        target = str(node.get("_target_"))
+        found = {target} if target.startswith(("upo.learners.", "upo.models.")) else set()
+        return found.union(*map(parts_of, node.values()))
+    return set().union(*map(parts_of, node)) if isinstance(node, list) else set()
+
+
+def test_every_estimator_and_every_dataset_compose_and_the_kinds_have_every_part():
+    sets = cycle(names("dataset"))
+    parts = {row: parts_of(with_dataset(row, next(sets))) for row in rows.NAMES}
+    assert set().union(*parts.values()) == set().union(*(parts[row] for row in rows.KINDS))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", names("dataset"))
 def test_every_estimator_composes_with_every_dataset(dataset):
-    rows = ["dataset.train=log.csv"] if dataset == "table" else []
     for estimator in names("estimator"):
-        config = resolved(f"dataset={dataset}", f"estimator={estimator}", *rows)
-        assert config["estimator"]["name"] == estimator
-        assert config["dataset"]["name"].startswith(dataset)
+        with_dataset(estimator, dataset)
 
 
 @pytest.mark.parametrize("propensity", names("propensity"))
@@ -159,7 +182,7 @@ def test_every_experiment_trains(name):
 # -- training ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=names("estimator"))
+@pytest.fixture(scope="module")
 def trained(request, tmp_path_factory):
     """Configuration, result and folder of a finished run of two seeds."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -167,6 +190,7 @@ def trained(request, tmp_path_factory):
     return config, Experiment(config, folder, progress=False).run(), folder
 
 
+@pytest.mark.parametrize("trained", rows.NAMES, indirect=True)
 def test_every_estimator_trains(trained):
     config, result, _ = trained
     finite(result)
@@ -175,6 +199,7 @@ def test_every_estimator_trains(trained):
     assert result.estimator.has_propensity == ("ece" in result.metrics)
 
 
+@pytest.mark.parametrize("trained", rows.each(), indirect=True)
 def test_a_stack_of_two_seeds_equals_each_seed_alone(trained):
     config, stack, _ = trained
     together = predictions(stack.estimator)
@@ -189,6 +214,7 @@ def test_a_stack_of_two_seeds_equals_each_seed_alone(trained):
     config.seeds = SEEDS
 
 
+@pytest.mark.parametrize("trained", rows.each(), indirect=True)
 def test_the_checkpoint_gives_the_same_predictions_in_a_fresh_estimator(trained):
     config, result, folder = trained
     content = load_checked(folder / "checkpoints" / f"{result.stages[-1].name}.pt")

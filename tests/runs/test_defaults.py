@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from rows import each
 
-from upo.runs.compose import choices, composed
+from upo.runs.compose import composed
 from upo.runs.experiment import Experiment
 
 QUIET = ["logger=none", "figures=false", "progress=false", "trainer.accelerator=cpu"]
@@ -14,7 +15,7 @@ def run(*overrides):
     return Experiment(composed([*QUIET, *TINY, *overrides]), progress=False).run()
 
 
-@pytest.mark.parametrize("row", choices("estimator"))
+@pytest.mark.parametrize("row", each())
 def test_every_row_trains_with_the_defaults(row):
     short = [f"++estimator.stages.{s}.epochs=2" for s in stages(row)]
     result = run(f"estimator={row}", "seeds=2", *short)

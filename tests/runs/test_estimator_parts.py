@@ -118,8 +118,19 @@ def test_a_row_with_the_parts_of_another_is_the_other(row, parts, same):
     assert estimator(f"estimator={row}", *parts) | {"name": same} == estimator(f"estimator={same}")
 
 
-@pytest.mark.parametrize("row", ["upo_dr", "upo_ips"])
-@pytest.mark.parametrize("propensity", [n for n in names("propensity") if n != "none"])
+PROPENSITIES = [n for n in names("propensity") if n != "none"]
+
+
+@pytest.mark.parametrize(
+    ("row", "propensity"),
+    [("upo_dr", n) for n in PROPENSITIES]
+    + [("upo_ips", n) for n in ("upo", "kernel", "constrained", "tilted")]
+    + [
+        pytest.param("upo_ips", n, marks=pytest.mark.slow)
+        for n in PROPENSITIES
+        if n not in ("upo", "kernel", "constrained", "tilted")
+    ],
+)
 def test_every_propensity_trains_under_both_objectives(row, propensity):
     if row == "upo_ips" and propensity in ("constrained", "tilted"):
         with pytest.raises(InputError, match="needs the network 'imputation'"):

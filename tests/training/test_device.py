@@ -8,12 +8,13 @@ from collections import Counter
 import pytest
 import torch
 from pretend_device import DEVICE, MixedDevicesError, Pretend, offer
+from rows import each
 
 from upo.core.sampling import Permutation
 from upo.errors import InputError
 from upo.evaluation.diagnostics import Diagnostics
 from upo.evaluation.mar import MarSet
-from upo.runs.compose import choices, composed
+from upo.runs.compose import composed
 from upo.runs.config import scheduled
 from upo.runs.experiment import Experiment
 from upo.training.checkpoint import StageCheckpoint
@@ -31,7 +32,6 @@ SMALL = [
     "figures=false",
     "logger=none",
 ]
-ROWS = choices("estimator")
 pytestmark = pytest.mark.filterwarnings("ignore:GPU available but not used")  # Lightning's
 
 
@@ -80,7 +80,7 @@ def measured(monkeypatch):
     return places
 
 
-@pytest.mark.parametrize("estimator", ROWS)
+@pytest.mark.parametrize("estimator", each())
 def test_a_row_stays_on_its_device_and_waits_once_a_chunk(estimator, waits, measured):
     result = Experiment(configured(estimator), progress=False).run()
     assert set(measured) == {DEVICE}

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_runs import CONF
+from rows import NAMES, each
 
 from upo.evaluation.mar import MarSet
 from upo.pairs import PairSpace
@@ -119,10 +119,7 @@ def test_a_replica_that_stopped_before_it_diverged_has_not_failed():
     assert module.estimator.space.seeds.tolist() == [0]
 
 
-NAMES = sorted(path.stem for path in (CONF / "estimator").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each())
 def test_every_row_has_a_part_that_answers_as_its_replicas_do(name):
     """Whatever a row keeps of its replicas is replica-major, and all of it is handed over."""
     config = composed([*WORLD, f"estimator={name}"])

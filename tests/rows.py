@@ -1,0 +1,20 @@
+"""The rows of ``conf/estimator``, and those that every change is tried on."""
+
+from pathlib import Path
+
+import pytest
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+NAMES = sorted(path.stem for path in (CONF / "estimator").glob("*.yaml"))
+# Their learners and networks are those of all rows (tests/runs/test_configs.py holds that); the
+# others put the same parts together.
+KINDS = [
+    *("naive", "ips", "asips", "cvib", "eib", "autodebias", "dr", "cdr", "rd_ips", "rd_dr"),
+    *("brd_dr", "tdr_jl", "stable_dr", "user_item_dr", "cali_mr", "dr_v2", "akbdr", "wkb_dr"),
+    *("dr_gpl", "umvue_dr", "cbpl", "dce_tdr", "dt_dr", "n_dr", "upo_dr"),
+]
+
+
+def each(slow=pytest.mark.slow):
+    """Every row as a parameter; those that are of no kind of their own are marked."""
+    return [name if name in KINDS else pytest.param(name, marks=slow) for name in NAMES]
