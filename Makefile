@@ -1,10 +1,12 @@
-# Every target works from an empty environment: it first builds .venv from constraints.txt.
+# Every target works from an empty environment: it first builds .venv from constraints.txt, with
+# LOCKED=1 from the lock files.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUNS := $(VENV)/.runs
 LOWEST := .venv-lowest
+LOCKS := $(if $(LOCKED),requirements-train.lock requirements.lock)
 PIP := $(BIN)/python -m pip install --quiet
 
 .PHONY: help train test test-slow test-lowest lint format docs bench lock clean
@@ -42,7 +44,7 @@ docs: $(STAMP)  ## the documentation, in site/index.html
 bench: $(STAMP)  ## steps against a plain PyTorch script, processes, memory, whole runs, growth with |D|
 	$(BIN)/python tests/benchmarks/bench.py
 
-lock: $(STAMP)  ## write requirements.lock anew, from constraints.txt
+lock: $(STAMP)  ## write the lock files anew, from constraints.txt
 	$(BIN)/python .ci/lock.py
 
 gpu: $(STAMP)  ## every row on this machine's GPU against its CPU, resuming, bf16, then steps are timed
@@ -51,12 +53,19 @@ gpu: $(STAMP)  ## every row on this machine's GPU against its CPU, resuming, bf1
 clean:  ## remove .venv and whatever was built
 	rm -rf $(VENV) $(LOWEST) build dist site *.egg-info
 
-# LOCKED=1 takes no file whose SHA-256 is not in requirements.lock
-$(STAMP): pyproject.toml constraints.txt
+# LOCKED=1 takes no file whose SHA-256 is not in the lock files; what comes as source is built by
+# the setuptools of the lock, which therefore comes first
+define locked
+grep '^setuptools==' requirements-train.lock > $(VENV)/build.txt
+$(PIP) --require-hashes --requirement $(VENV)/build.txt
+$(PIP) --require-hashes --no-build-isolation --requirement $(1)
+$(PIP) --no-deps --no-build-isolation --editable .
+endef
+
+$(STAMP): pyproject.toml constraints.txt $(LOCKS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifdef LOCKED
-	$(PIP) --require-hashes --requirement requirements.lock
-	$(PIP) --no-deps --no-build-isolation --editable .
+	$(call locked,requirements.lock)
 else
 	$(PIP) --constraint constraints.txt torch
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
@@ -64,8 +73,12 @@ endif
 	touch $@ $(RUNS)
 
 # what training needs, without the tools of developers
-$(RUNS): pyproject.toml constraints.txt
+$(RUNS): pyproject.toml constraints.txt $(LOCKS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifdef LOCKED
+	$(call locked,requirements-train.lock)
+else
 	$(PIP) --constraint constraints.txt torch
 	$(PIP) --constraint constraints.txt --editable .
+endif
 	touch $@

@@ -1,41 +1,72 @@
-"""Write requirements.lock: every package of CI's environment, with the SHA-256 of its file.
+"""Lock files: every package of an environment, with the SHA-256 of the file that is installed.
 
-It holds for the platform and the Python that run this (``make lock``).
+``python .ci/lock.py`` writes them for the platform that runs this: ``requirements-train.lock`` has
+what training needs, ``requirements.lock`` the tools of developers besides. ``--fits`` asks whether
+they apply here; if not, it says why in one line and exits with 1.
 """
 
 import json
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+TRAIN, ALL = ROOT / "requirements-train.lock", ROOT / "requirements.lock"
+HERE = f"{sysconfig.get_platform()}, CPython {sys.version_info[0]}.{sys.version_info[1]}"
 HEAD = """\
-# What `make LOCKED=1 test` installs: Linux x86-64, CPython 3.11, torch's build for the CPU.
-# Written by `make lock` from constraints.txt and pyproject.toml; not to be edited by hand.
+# {what} with LOCKED=1, by `make lock` from constraints.txt and pyproject.toml.
+# For: {here}
 """
+PIP = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
 
 
-def resolved() -> list[dict]:
-    """What pip would install into an empty environment, nothing of which is installed."""
+def resolved(*what: str) -> dict[str, str]:
+    """What pip would install into an empty environment: a line of a lock file by name."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        flags = ["--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
         constraint = ["--constraint", str(ROOT / "constraints.txt")]
-        command = [sys.executable, "-m", "pip", "install", *flags, *constraint, f"{ROOT}[dev]"]
-        subprocess.run(command, check=True)
-        return json.loads(report.read_text())["install"]
-
-
-def main() -> None:
-    """Write the file."""
-    lines = []
-    for entry in resolved():
+        subprocess.run([*PIP, "--report", str(report), *constraint, *what], check=True)
+        entries = json.loads(report.read_text())["install"]
+    lines = {}
+    for entry in entries:
         name, version = (entry["metadata"][key] for key in ("name", "version"))
         if name != "upo":
             digest = entry["download_info"]["archive_info"]["hashes"]["sha256"]
-            lines.append(f"{name.lower()}=={version} --hash=sha256:{digest}\n")
-    (ROOT / "requirements.lock").write_text(HEAD + "".join(sorted(lines)))
+            lines[name.lower()] = f"{name.lower()}=={version} --hash=sha256:{digest}\n"
+    return lines
+
+
+def misfit() -> str | None:
+    """Why the lock files do not apply here, if they do not."""
+    text = TRAIN.read_text()
+    theirs = next(x for x in text.splitlines() if x.startswith("# For: "))[len("# For: ") :]
+    if theirs != HERE:
+        return f"the lock files are for {theirs}, and this is {HERE}"
+    # the build of torch for CPUs is not on every index; a file that is there and differs is
+    # no misfit: installing ends with pip's word on its hash
+    torch = next(line for line in text.splitlines() if line.startswith("torch==")).split()[0]
+    asked = subprocess.run([*PIP, "--no-deps", torch], capture_output=True, text=True, check=False)
+    if "No matching distribution found" in asked.stderr:
+        return f"pip finds no {torch} here, which the lock files name"
+    return None
+
+
+def main() -> None:
+    """Write the files, or say whether they fit."""
+    if sys.argv[1:] == ["--fits"]:
+        if why := misfit():
+            sys.exit(f"{why}: the versions of constraints.txt are installed instead.")
+        return
+    everything = resolved(f"{ROOT}[dev]")
+    build = "setuptools"  # builds upo, and what comes as source
+    train = {name: everything[name] for name in [*resolved(str(ROOT)), build]}
+    tools = [line for name, line in everything.items() if name not in train]
+    head = HEAD.format(what="What `make train` installs", here=HERE)
+    TRAIN.write_text(head + "".join(sorted(train.values())))
+    head = HEAD.format(what="What `make test` and `make lint` install", here=HERE)
+    ALL.write_text(f"{head}--requirement {TRAIN.name}\n" + "".join(sorted(tools)))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Print them, those of the extras of the suite included."""
+    """Print them, those of the extras included."""
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    used = ("tensorboard", "tune", "wandb")
-    for each in [*project["dependencies"], *(line for name in used for line in extras[name])]:
+    tools = ("dev", "docs")  # their versions say nothing of ours
+    used = (line for name, lines in extras.items() if name not in tools for line in lines)
+    for each in [*project["dependencies"], *used]:
         name, bound = re.match(r"([\w.-]+)[^>]*>=([\w.]+)", each).groups()
         sys.stdout.write(f"{name}=={bound}\n")
 
