@@ -57,7 +57,8 @@ def test_whatever_is_required_is_locked(file, extras):
 
 
 def test_training_needs_no_tools_of_developers():
-    assert not {"pytest", "ruff", "mypy", "mkdocs", "wandb"} & set(locked("requirements-train.lock"))
+    tools = {"pytest", "ruff", "mypy", "mkdocs", "wandb"}
+    assert not tools & set(locked("requirements-train.lock"))
 
 
 @pytest.mark.parametrize("file", ["requirements.lock", "requirements-train.lock", "Makefile"])
