@@ -48,7 +48,7 @@ def misfit() -> str | None:
     # no misfit: installing ends with pip's word on its hash
     torch = next(line for line in text.splitlines() if line.startswith("torch==")).split()[0]
     asked = subprocess.run([*PIP, "--no-deps", torch], capture_output=True, text=True, check=False)
-    if "No matching distribution found" in asked.stderr:
+    if asked.returncode:
         return f"pip finds no {torch} here, which the lock files name"
     return None
 
