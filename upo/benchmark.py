@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from tqdm.auto import tqdm
 
 from upo.core.arguments import Command, argument, nearest
-from upo.core.console import advice, command, explained, one_line, quiet
+from upo.core.console import advice, command, explained, one_line, quiet, signals_first
 from upo.core.files import write_atomically
 from upo.core.locks import NAME, locked
 from upo.core.text import file_name
@@ -224,7 +224,8 @@ def _searched(estimator: str, config: DictConfig, folder: Path, wanted: Wanted) 
 def _told(estimator: str, failed: dict[str, str]) -> Iterator[None]:
     """A failing row must not end the others."""
     try:
-        yield
+        with signals_first():
+            yield
     except Exception as error:
         sentence = explained(error)
         failed[estimator] = one_line(sentence or f"{type(error).__name__}: {error}")

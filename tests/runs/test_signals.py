@@ -11,13 +11,16 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from processes import start
 
 import upo
-from upo.core.console import Terminated, sentences, terminable
+from upo.benchmark import _told
+from upo.core.console import Terminated, sentences, signals_first, terminable
 from upo.data.world import SyntheticWorld
+from upo.tables.writer import table_writer
 from upo.training.callbacks import ReplicaSelection
 from upo.training.checkpoint import load_checked, save_atomically
 
@@ -212,6 +215,56 @@ def test_a_signal_that_could_not_be_raised_ends_training_after_the_step(monkeypa
         sentences(fit)
     assert stop.value.code == 143
     assert swallowed == [0]
+
+
+def hides(stop):
+    """A library whose tidying fails over a signal, as OmegaConf's does."""
+    try:
+        signal.raise_signal(stop)
+    finally:
+        raise ValueError("flags differ")
+
+
+def test_a_signal_behind_another_error_comes_out_of_the_block():
+    with pytest.raises(KeyboardInterrupt), signals_first():
+        hides(signal.SIGINT)
+    with pytest.raises(Terminated), terminable(), signals_first():
+        hides(signal.SIGTERM)
+    with pytest.raises(ValueError, match="plain"), signals_first():
+        raise ValueError("plain")
+
+
+def test_fit_and_load_give_the_signal_and_not_what_hides_it(monkeypatch, tmp_path):
+    model = fit()
+    model.save(tmp_path)
+    monkeypatch.setattr("upo.api.Experiment.run", lambda *_: hides(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        fit()
+    monkeypatch.setattr("upo.fitted.file.read_archive", lambda *_: hides(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        upo.load(tmp_path)
+
+
+def test_a_signal_in_a_row_of_a_benchmark_ends_all_of_it():
+    failed = {}
+    with pytest.raises(KeyboardInterrupt), _told("ips", failed):
+        hides(signal.SIGINT)
+    assert not failed
+
+
+@pytest.mark.parametrize("number", STATUS, ids=lambda n: n.name)
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.parquet"])
+def test_a_signal_within_a_write_of_arrow_comes_out_as_itself(number, name, monkeypatch, tmp_path):
+    """Arrow is C++ and calls the file, which is Python's."""
+    table = pa.table({"user": list(range(10_000))})
+    for at in range(3):
+        file = Signalling(at, number)
+        monkeypatch.setattr("upo.tables.writer.atomic_file", lambda _, file=file: nullcontext(file))
+        with pytest.raises((KeyboardInterrupt, Terminated)) as stop, terminable():  # noqa: SIM117
+            with table_writer(tmp_path / name, "out") as writer:
+                writer.write(table)
+        assert (stop.type is Terminated) == (number == signal.SIGTERM)
+        assert file.at < 0
 
 
 def running(pid):

@@ -47,7 +47,7 @@ def sentences(function: Callable[[], Any]) -> Any:
             the sentence as a note; 130 after SIGINT, 143 after SIGTERM.
     """
     try:
-        with terminable():
+        with terminable(), signals_first():
             return function()
     except (KeyboardInterrupt, Terminated) as stop:
         raise _stopped(stop) from None
@@ -57,9 +57,6 @@ def sentences(function: Callable[[], Any]) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + int(signal.SIGPIPE)) from None
     except Exception as error:
-        behind = _signal_behind(error)
-        if behind is not None:
-            raise _stopped(behind) from None
         sentence = explained(error)
         if sentence is None:
             raise  # a fault of ours: its traceback is wanted
@@ -151,6 +148,21 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])
+
+
+@contextmanager
+def signals_first() -> Iterator[None]:
+    """Let a signal out of the block as itself, where an error that was raised over it hides it.
+
+    A library's tidying fails over an interrupt, or takes it for a damaged file.
+    """
+    try:
+        yield
+    except Exception as error:
+        behind = _signal_behind(error)
+        if behind is None:
+            raise
+        raise behind from None
 
 
 def go_on() -> None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from upo.core.console import signals_first
 from upo.errors import InputError
 from upo.fitted.answers import Answers
 from upo.fitted.export import Scale, embeddings, export
@@ -459,4 +460,5 @@ def load(folder: str | Path, *, trusted: bool = False) -> Fitted:
     Raises:
         InputError: If the file is missing, damaged, or of another schema.
     """
-    return Fitted(**read_model(folder, trusted=trusted))
+    with signals_first():
+        return Fitted(**read_model(folder, trusted=trusted))

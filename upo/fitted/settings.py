@@ -14,7 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from upo.core.console import cause, quiet
+from upo.core.console import cause, quiet, signals_first
 from upo.errors import InputError
 from upo.runs.compose import choices, chosen, composed
 from upo.runs.tuned import NOT_TUNED
@@ -171,7 +171,7 @@ def as_library() -> Iterator[None]:
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [logger.level for logger in loggers]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), signals_first():
             quiet()
             yield
     except InputError as error:

@@ -8,6 +8,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from upo.core.console import signals_first
 from upo.core.optim import part_of_stack
 from upo.errors import InputError
 from upo.evaluation.protocols import Protocol
@@ -200,6 +201,7 @@ def _bind_functions(tree: Any) -> None:
 
 def _is_function(target: str) -> bool:
     try:
-        return not isinstance(get_object(target), type)
+        with signals_first():
+            return not isinstance(get_object(target), type)
     except Exception:  # of whatever the name imports; making the object says what is wrong
         return False

@@ -9,6 +9,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from upo.core.arguments import nearest
+from upo.core.console import signals_first
 from upo.errors import InputError
 from upo.training.plan import StagePlan
 
@@ -52,7 +53,8 @@ def _taken(target: str) -> list[str] | None:
     if "${" in target:
         return None
     try:
-        parameters = inspect.signature(get_object(target)).parameters.values()
+        with signals_first():
+            parameters = inspect.signature(get_object(target)).parameters.values()
     except Exception:  # of whatever the name imports; making the object says what is wrong
         return None
     if any(each.kind is each.VAR_KEYWORD for each in parameters):

@@ -13,7 +13,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback
 
 from upo.core.archive import ArchiveError, read_archive
-from upo.core.console import uninterrupted
+from upo.core.console import signals_first, uninterrupted
 from upo.core.digest import tensor_digest
 from upo.core.distributed import rank
 from upo.core.files import atomic_file
@@ -107,7 +107,8 @@ class StageCheckpoint(Callback):
             return False
         content = load_checked(self.path)
         try:
-            return self._go_on(content, module)
+            with signals_first():
+                return self._go_on(content, module)
         except InputError:
             raise
         except Exception as error:  # whatever a damaged or foreign checkpoint brings about

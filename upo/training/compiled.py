@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from upo.core.console import signals_first
 from upo.errors import InputError
 from upo.learners.base import GradientLearner
 from upo.pairs.space import Batch
@@ -96,7 +97,8 @@ class CompiledStep(Recording):
             for optimizer in optimizers:
                 optimizer.corrected = None
         try:
-            return _compiled(graph, inputs)
+            with signals_first():
+                return _compiled(graph, inputs)
         except Exception as error:  # of the compiler's many parts and of the system's
             raise CompilerError(
                 f"PyTorch's compiler failed ({_first_line(error)}); it needs a C++ compiler, g++ "
