@@ -111,7 +111,7 @@ def test_numbers_out_of_range_end_in_a_sentence(make, message):
         ({"slack": -1.0}, "slack of the raking"),
         ({"sweeps": 0}, "sweeps of the raking"),
         ({"limit": 0.0}, "limit of the raking"),
-        ({"network": "propensity"}, "Raking needs a RakedPropensity"),
+        ({"network": "propensity"}, "must be of the kind RakedPropensity"),
     ],
 )
 def test_a_raking_that_cannot_be_ends_in_a_sentence(settings, message):

@@ -246,7 +246,7 @@ def test_weight_options_are_checked():
 
 def test_learners_name_what_they_miss():
     _, estimator, _ = built("kbips", FEW)
-    with pytest.raises(InputError, match="KernelAnchors"):
+    with pytest.raises(InputError, match="AdaptiveAnchors"):
         AnchorLearner(estimator, optimizer=adam(), network="weight")
     with pytest.raises(InputError, match="slack"):
         KernelWeightLearner(estimator, optimizer=adam(), slack=-1.0)

@@ -111,5 +111,5 @@ def test_a_wrong_balance_says_so(bad, message):
 
 def test_the_learner_needs_a_balance():
     _, estimator, _ = built("mr")
-    with pytest.raises(InputError, match="must be a Balance"):
+    with pytest.raises(InputError, match="must be of the kind Balance"):
         BalanceLearner(estimator, network="imputation_1")

@@ -49,7 +49,7 @@ def test_an_epoch_starts_with_the_score_at_zero():
 
 def test_targeting_needs_a_targeted_network():
     _, estimator, _ = built("dr_jl")
-    with pytest.raises(InputError, match="must be a Targeted"):
+    with pytest.raises(InputError, match="must be of the kind Targeted"):
         Targeting(estimator)
 
 

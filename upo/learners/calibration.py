@@ -75,10 +75,7 @@ class _ExpertsLearner(GradientLearner):
 
     def __init__(self, estimator: Estimator, *, optimizer: Optimizer, network: str) -> None:
         super().__init__(estimator, optimizer=optimizer, network=network)
-        experts = estimator.networks[network]
-        if not isinstance(experts, CalibrationExperts):
-            raise InputError(f"estimator.networks.{network} must be CalibrationExperts.")
-        self.experts = experts
+        self.experts = estimator.network_of(network, CalibrationExperts)
 
     def step(self, loss: Tensor, importance: Tensor | None = None) -> None:  # [R]
         """Descend, and let the gate go on."""

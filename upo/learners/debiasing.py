@@ -18,13 +18,6 @@ from upo.pairs import Batch, BatchSampler
 from upo.pairs.uniform import LentRows
 
 
-def _parameters(estimator: Estimator, role: str) -> DebiasingParameters:
-    found = estimator.network(role)
-    if not isinstance(found, DebiasingParameters):
-        raise InputError(f"AutoDebias needs estimator.networks.{role} to be DebiasingParameters.")
-    return found
-
-
 class AutoDebiased:
     r"""Weighted errors of the log, and errors against a pseudo-label on D; both frozen.
 
@@ -47,7 +40,7 @@ class AutoDebiased:
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``, with the graph to the prediction."""
-        parameters = _parameters(estimator, self.network)
+        parameters = estimator.network_of(self.network, DebiasingParameters)
         with torch.no_grad():
             weight, label = parameters.weight(batch.rows), parameters.label(batch.pairs)
         e = estimator.errors(batch.rows)
@@ -58,7 +51,7 @@ class AutoDebiased:
     def importance(self, estimator: Estimator, batch: Batch) -> Tensor:  # [R, B]
         """Weight of each row of O, 1 on average over the batch."""
         with torch.no_grad():
-            weight = _parameters(estimator, self.network).weight(batch.rows)
+            weight = estimator.network_of(self.network, DebiasingParameters).weight(batch.rows)
             return weight / batch_mean(weight)[:, None]
 
 
@@ -111,7 +104,7 @@ class LookAhead(GradientLearner):
                 f"AutoDebias learns labels by cross-entropy, and the error is "
                 f"{type(estimator.form).__name__}; choose another estimator or target."
             )
-        self.parameters = _parameters(estimator, network)
+        self.parameters = estimator.network_of(network, DebiasingParameters)
         self.objective, self.rate, self.lent = objective, rate, lent
         self.rows: LentRows | None = None
 

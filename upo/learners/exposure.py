@@ -4,19 +4,11 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import batch_mean
-from upo.errors import InputError
 from upo.functional.pointwise import cross_entropy
 from upo.learners.base import GradientLearner, Learner, Logs, Optimizer
 from upo.models.estimator import Estimator
 from upo.models.exposure import ExposureDensity
 from upo.pairs import Batch
-
-
-def _exposure(estimator: Estimator, role: str) -> ExposureDensity:
-    exposure = estimator.network(role)
-    if not isinstance(exposure, ExposureDensity):
-        raise InputError(f"N-IPS needs estimator.networks.{role} to be an ExposureDensity.")
-    return exposure
 
 
 class ExposureLearner(GradientLearner):
@@ -34,7 +26,7 @@ class ExposureLearner(GradientLearner):
         self, estimator: Estimator, *, optimizer: Optimizer, network: str = "exposure"
     ) -> None:
         super().__init__(estimator, optimizer=optimizer, network=network)
-        self.exposure = _exposure(estimator, network)
+        self.exposure = estimator.network_of(network, ExposureDensity)
 
     def on_stage_start(self) -> None:
         """Count the log."""
@@ -68,7 +60,7 @@ class ExposureLevel(Learner):
 
     def __init__(self, estimator: Estimator, *, network: str = "exposure") -> None:
         super().__init__(estimator, network=network)
-        self.exposure = _exposure(estimator, network)
+        self.exposure = estimator.network_of(network, ExposureDensity)
 
     def on_stage_start(self) -> None:
         """Measure over all training rows."""

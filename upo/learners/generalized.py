@@ -136,12 +136,10 @@ class NeighbourPropensityLearner(PropensityLearner):
         **settings: Any,
     ) -> None:
         super().__init__(estimator, **settings)
-        found = dict(estimator.networks.items()).get(neighbours)
-        if not isinstance(found, Neighbours):
-            raise InputError(f"UMVUE-DR needs estimator.networks.{neighbours} to be Neighbours.")
         self.alpha, self.mix = Strength(alpha, "alpha"), _check_mix(mix, "mix")
         self.floor = _check_floor(floor)
-        self.neighbours, self.representation = found, representation
+        self.neighbours = estimator.network_of(neighbours, Neighbours)
+        self.representation = representation
 
     def on_stage_start(self) -> None:
         """Draw the pairs among which neighbours are found."""

@@ -56,18 +56,6 @@ class RepresentationLearner(GradientLearner):
         return {"loss": loss.detach()}
 
 
-def _anchors(estimator: Estimator, role: str) -> KernelAnchors:
-    """The anchors of an estimator.
-
-    Raises:
-        InputError: If the network of that role is something else.
-    """
-    anchors = dict(estimator.networks.items()).get(role)
-    if not isinstance(anchors, KernelAnchors):
-        raise InputError(f"Kernel balancing needs estimator.networks.{role} to be KernelAnchors.")
-    return anchors
-
-
 class KernelWeightLearner(GradientLearner):
     r"""Fits balancing weights: :math:`\mathrm{mean}_O\,w\log w+\lambda\sum_j\max(0,|g_j|-C)`.
 
@@ -119,7 +107,8 @@ class KernelWeightLearner(GradientLearner):
         self.strength = Strength(strength, "strength")
         self.slack = per_replica(slack, estimator.space.replicas, "slack")
         self.constant, self.summed, self.unit = constant, summed, unit
-        self.anchors, self.representation = _anchors(estimator, anchors), representation
+        self.anchors = estimator.network_of(anchors, KernelAnchors)
+        self.representation = representation
         self.position = 0
 
     def on_stage_start(self) -> None:
@@ -244,9 +233,7 @@ class AnchorLearner(GradientLearner):
         representation: str = "representation",
     ) -> None:
         super().__init__(estimator, optimizer=optimizer, network=network)
-        anchors = _anchors(estimator, network)
-        if not isinstance(anchors, AdaptiveAnchors):
-            raise InputError(f"estimator.networks.{network} must be AdaptiveAnchors to be trained.")
+        anchors = estimator.network_of(network, AdaptiveAnchors)
         if inner_steps < 1:
             raise InputError(f"inner_steps must be at least 1, got {inner_steps}; try 3.")
         self.anchors, self.inner_steps, self.representation = anchors, inner_steps, representation

@@ -3,19 +3,11 @@
 import torch
 from torch import Tensor
 
-from upo.errors import InputError
 from upo.functional.multiple_robust import multiple_robust_loss
 from upo.learners.base import Learner, Logs
 from upo.models.ensemble import Balance
 from upo.models.estimator import Estimator
 from upo.pairs import Batch, BatchSampler
-
-
-def _balance(estimator: Estimator, role: str) -> Balance:
-    balance = estimator.networks[role]
-    if not isinstance(balance, Balance):
-        raise InputError(f"estimator.networks.{role} must be a Balance.")
-    return balance
 
 
 class BalanceLearner(Learner):
@@ -37,7 +29,7 @@ class BalanceLearner(Learner):
 
     def __init__(self, estimator: Estimator, *, network: str = "balance") -> None:
         super().__init__(estimator, network=network)
-        self.balance = _balance(estimator, network)
+        self.balance = estimator.network_of(network, Balance)
 
     def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:
         """Solve; every network is frozen."""
@@ -66,5 +58,5 @@ class MultipleRobust:
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``."""
-        omega = _balance(estimator, self.balance).weight(estimator, batch.rows)
+        omega = estimator.network_of(self.balance, Balance).weight(estimator, batch.rows)
         return multiple_robust_loss(estimator.errors(batch.rows), omega)

@@ -43,16 +43,14 @@ class Raking(Learner):
         limit: float = 3.0,
     ) -> None:
         super().__init__(estimator, network=network)
-        raked = estimator.networks[network]
-        if not isinstance(raked, RakedPropensity):
-            raise InputError(f"Raking needs a RakedPropensity, got {type(raked).__name__}.")
+        self.raked = estimator.network_of(network, RakedPropensity)
         if not 0 <= slack < float("inf"):
             raise InputError(f"slack of the raking must be at least 0 and finite, got {slack}.")
         if sweeps < 1:
             raise InputError(f"sweeps of the raking must be at least 1, got {sweeps}; try 100.")
         if not limit > 0:
             raise InputError(f"limit of the raking must be above 0, got {limit}; try 3.")
-        self.raked, self.slack, self.sweeps, self.limit = raked, slack, sweeps, limit
+        self.slack, self.sweeps, self.limit = slack, sweeps, limit
 
     @torch.no_grad()
     def on_stage_start(self) -> None:

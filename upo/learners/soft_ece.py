@@ -63,9 +63,7 @@ class LookAheadECE(_SoftECE):
 
     def __call__(self, estimator: Estimator, pairs: Pairs, p_hat: Tensor) -> Tensor:
         """The penalty ``[R]``, with the graph to the members."""
-        mixture = estimator.networks[self.mixture]
-        if not isinstance(mixture, Mixture):
-            raise InputError(f"estimator.networks.{self.mixture} must be a Mixture.")
+        mixture = estimator.network_of(self.mixture, Mixture)
         logits = mixture.members(estimator, pairs)
         alpha = looked_ahead(mixture.alpha.detach(), logits, pairs.o, self.lr)
         logit = mixture.mix(logits, alpha)

@@ -37,12 +37,9 @@ class Targeting(Learner):
         self, estimator: Estimator, *, network: str = "imputation", limit: float = 5.0
     ) -> None:
         super().__init__(estimator, network=network)
-        targeted = estimator.networks[network]
-        if not isinstance(targeted, Targeted):
-            raise InputError(f"estimator.networks.{network} must be a Targeted imputation.")
         if not limit > 0:
             raise InputError(f"limit of a targeting learner must be positive, got {limit}; try 5.")
-        self.targeted, self.limit = targeted, limit
+        self.targeted, self.limit = estimator.network_of(network, Targeted), limit
 
     @torch.no_grad()
     def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import batch_mean
-from upo.errors import InputError
 from upo.functional.tilting import tilt
 from upo.learners.base import Learner, Logs
 from upo.models.estimator import Estimator
@@ -29,10 +28,7 @@ class Tilting(Learner):
 
     def __init__(self, estimator: Estimator, *, network: str = "tilted") -> None:
         super().__init__(estimator, network=network)
-        tilted = estimator.networks[network]
-        if not isinstance(tilted, TiltedPropensity):
-            raise InputError(f"Tilting needs a TiltedPropensity, got {type(tilted).__name__}.")
-        self.tilted = tilted
+        self.tilted = estimator.network_of(network, TiltedPropensity)
 
     @torch.no_grad()
     def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:

@@ -3,7 +3,6 @@
 import torch
 
 from upo.core.distributed import gather_rows
-from upo.errors import InputError
 from upo.functional.imputation import relative_spread
 from upo.learners.base import Learner, Logs
 from upo.models.conservative import ALL, Conservative
@@ -28,10 +27,7 @@ class Trust(Learner):
 
     def __init__(self, estimator: Estimator, *, network: str = "imputed") -> None:
         super().__init__(estimator, network=network)
-        conservative = estimator.networks[network]
-        if not isinstance(conservative, Conservative):
-            raise InputError(f"Trust needs a Conservative, got {type(conservative).__name__}.")
-        self.conservative = conservative
+        self.conservative = estimator.network_of(network, Conservative)
 
     @torch.no_grad()
     def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from upo.core.lookups import batch_of
 from upo.errors import InputError
 from upo.functional.propensity import sigmoid
 from upo.pairs import ObservedPairs, Pairs, PairSpace
+
+Kind = TypeVar("Kind", bound=nn.Module)
 
 ESTIMATES = (
     "doubly_robust",
@@ -175,6 +177,20 @@ class Estimator(nn.Module):
                 "or propensity=ensemble."
             )
         return self.networks[role]
+
+    def network_of(self, role: str, kind: type[Kind]) -> Kind:
+        """The network of a role, for a part that needs one of a certain kind.
+
+        Raises:
+            InputError: If the method has none, or one of another kind.
+        """
+        found = self.network(role)
+        if not isinstance(found, kind):
+            raise InputError(
+                f"estimator.networks.{role} must be of the kind {kind.__name__}, got "
+                f"{type(found).__name__}; choose a part that brings one."
+            )
+        return found
 
     def _stamp(self, role: str) -> int:
         """Grows whenever a network, or one that it is derived from, takes a step."""
