@@ -94,6 +94,11 @@ def batch_mean(x: Tensor) -> Tensor:  # [..., B] -> [...]
     return both[0] / both[1].clamp(min=1.0)
 
 
+def any_rank(found: Tensor) -> Tensor:
+    """Where a mask (bool of any shape) is true on any rank."""
+    return sum_across_ranks(found.float()) > 0
+
+
 def sum_gradients(grads: Iterable[Tensor]) -> None:
     """Add the ranks' gradients in place: large ones where they are, the others as one tensor."""
     if world_size() == 1:

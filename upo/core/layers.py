@@ -8,8 +8,12 @@ from torch import Tensor, nn
 
 from upo.core.lookups import Rows, TableGradient, Whole
 from upo.core.optim import Hyper, per_replica
-from upo.core.sampling import generator_seed
+from upo.core.sampling import generator_seed, normal_rows, stream_key
+from upo.core.sharded_lookups import WHOLE, ShardedRows, ShardGradient
+from upo.core.shards import current_shard, route
 from upo.errors import InputError
+
+BLOCK = 2**18  # initial weights that are hashed at once
 
 
 class TrainingLog(Protocol):
@@ -65,9 +69,7 @@ def normal(
     Raises:
         InputError: If ``std`` is negative.
     """
-    scale = per_replica(std, len(seeds), "init_std")
-    if not bool((torch.as_tensor(scale) >= 0).all()):
-        raise InputError(f"init_std must be at least 0, got {std}; try 0.1.")
+    scale = _scale(std, len(seeds))
     stack = torch.zeros(len(seeds), *shape)
     if isinstance(scale, float) and scale == 0.0:
         return stack
@@ -77,8 +79,46 @@ def normal(
     return stack.mul_(torch.as_tensor(scale, dtype=stack.dtype).view(-1, *[1] * len(shape)))
 
 
+def hashed_normal(
+    seeds: list[int], rows: tuple[int, int], dim: int, std: Hyper, *purpose: str
+) -> Tensor:  # [R, hi - lo, dim]
+    """Rows ``lo .. hi - 1`` of tables, of which each is a hash of seed, table and row.
+
+    Args:
+        seeds: One for each replica.
+        rows: lo and hi.
+        dim: Columns.
+        std: As of ``normal``.
+        purpose: As of ``normal``.
+
+    Raises:
+        InputError: If ``std`` is negative.
+    """
+    scale, (lo, hi) = _scale(std, len(seeds)), rows
+    stack = torch.zeros(len(seeds), hi - lo, dim)
+    if isinstance(scale, float) and scale == 0.0:
+        return stack
+    key = stream_key(torch.tensor(seeds), "rows", *purpose)
+    factor = torch.as_tensor(scale, dtype=torch.float64).view(-1, 1, 1)
+    block = max(1, BLOCK // (len(seeds) * dim))
+    for first in range(lo, hi, block):
+        last = min(first + block, hi)
+        stack[:, first - lo : last - lo] = factor * normal_rows(key, first, last, dim)
+    return stack
+
+
+def _scale(std: Hyper, replicas: int) -> float | Tensor:
+    scale = per_replica(std, replicas, "init_std")
+    if not bool((torch.as_tensor(scale) >= 0).all()):
+        raise InputError(f"init_std must be at least 0, got {std}; try 0.1.")
+    return scale
+
+
 class ReplicaEmbedding(nn.Module):
     """Tables of all replicas as one ``[R * n, dim]`` table, looked up at ``index + r * n``.
+
+    Where tables are spread over processes (``upo.core.shards``), the weight is ``[R * part, dim]``:
+    this process's range of the rows of each replica.
 
     Args:
         n: Rows of one replica's table.
@@ -95,15 +135,25 @@ class ReplicaEmbedding(nn.Module):
     def __init__(self, n: int, dim: int, *, seeds: list[int], std: Hyper, purpose: str) -> None:
         super().__init__()
         self.n, self.dim, self.replicas = n, dim, len(seeds)
-        table = normal(seeds, (n, dim), std, purpose)
-        self.weight = nn.Parameter(table.view(self.replicas * n, dim))
+        self.shard = current_shard()
+        self.range = (0, n) if self.shard is None else self.shard.rows(n)
+        if self.shard is None:
+            table = normal(seeds, (n, dim), std, purpose)
+        else:
+            table = hashed_normal(seeds, self.range, dim, std, purpose)
+        self.weight = nn.Parameter(table.view(-1, dim))
         offset = torch.arange(self.replicas)[:, None] * n
         self.register_buffer("offset", offset, persistent=False)
         self.kept_gradients: dict[bool, TableGradient] = {}  # by rows or not; made at first use
 
     def forward(self, index: Tensor) -> Tensor:  # [R, B] -> [R, B, dim]
         """Rows of each replica's own table."""
-        found: Tensor = Rows.apply(self.weight, self._rows(index))  # type: ignore[no-untyped-call]
+        found: Tensor
+        if self.shard is not None and not self.whole:
+            way = route(index, self.n, self.shard)
+            found = ShardedRows.apply(self.weight, way, index.shape)  # type: ignore[no-untyped-call]
+            return found.view(*index.shape, self.dim)
+        found = Rows.apply(self.weight, self._rows(index))  # type: ignore[no-untyped-call]
         return found.view(*index.shape, self.dim)
 
     def tables(self, index: Tensor | None = None) -> Tensor:
@@ -112,11 +162,27 @@ class ReplicaEmbedding(nn.Module):
         Args:
             index: ``[R, B]``, the rows that are looked up in what is computed of the whole tables;
                 every other row has a gradient of 0. None where all count as looked up.
+
+        Raises:
+            InputError: If rows of them lie on other processes.
         """
+        if not self.whole:
+            raise InputError(WHOLE)
         weight: Tensor = self.weight
         if index is not None:
             weight = Whole.apply(weight, self._rows(index))  # type: ignore[no-untyped-call]
         return weight.view(self.replicas, self.n, self.dim)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rows are here."""
+        return self.shard is None or self.shard.of == 1
+
+    @torch.no_grad()
+    def put(self, replica: int, table: Tensor) -> None:  # [n, dim]
+        """Set one replica's table."""
+        lo, hi = self.range
+        self.weight.view(self.replicas, hi - lo, self.dim)[replica] = table[lo:hi]
 
     def _rows(self, index: Tensor) -> Tensor:
         return index if self.replicas == 1 else index + self.offset
@@ -125,7 +191,10 @@ class ReplicaEmbedding(nn.Module):
         """The kept sum of gradients, of looked-up rows or of the whole table."""
         kept, weight = self.kept_gradients.get(by_rows), self.weight
         if kept is None or kept.total.device != weight.device or kept.total.dtype != weight.dtype:
-            kept = TableGradient(weight, self.replicas, by_rows=by_rows)
+            if self.whole:
+                kept = TableGradient(weight, self.replicas, by_rows=by_rows)
+            else:
+                kept = ShardGradient(weight, self.replicas, by_rows=by_rows, n=self.n)
             self.kept_gradients[by_rows] = kept
         return kept
 

@@ -48,8 +48,14 @@ def batch_of(total: int, *, rated: bool = False) -> Iterator[None]:
         _batches.pop()
 
 
-def _batch(rows: Tensor) -> tuple[int, bool]:
-    return _batches[-1] if _batches else (rows.shape[1] * world_size(), False)
+def batch_at_hand(shape: torch.Size) -> tuple[int, bool]:
+    """Of lookups ``[R, b]``: the size of their batch over all ranks, and whether it is of O."""
+    return _batches[-1] if _batches else (shape[1] * world_size(), False)
+
+
+def are_few(looked_up: int, n: int) -> bool:
+    """Whether so many rows of a table of ``n`` are gathered and scattered."""
+    return looked_up * ROWS_PER_LOOKUP < n
 
 
 class TableGradient:
@@ -67,7 +73,10 @@ class TableGradient:
         share: ``[R * n, 1]``, where the whole table is read: how often each row was looked up, each
             time divided by the size of the batch.
         all_rows: The table was used otherwise too, which counts as looking up every row.
+        sharded: Rows of the table lie on other processes too.
     """
+
+    sharded = False
 
     def __init__(self, weight: Tensor, replicas: int, *, by_rows: bool) -> None:
         self.replicas, self.by_rows = replicas, by_rows
@@ -105,16 +114,21 @@ class TableGradient:
         self.all_rows = self.dense = True
 
     @property
+    def looked_up(self) -> bool:
+        """Whether a lookup of the step has a gradient."""
+        return bool(self.lookups)
+
+    @property
     def used(self) -> bool:
         """Whether the step has a gradient to the table."""
-        return bool(self.lookups) or self.dense
+        return self.looked_up or self.dense
 
     @property
     def row_wise(self) -> bool:
         """Whether rows are gathered and scattered: of sizes alone, so all ranks agree."""
         n = len(self.total) // self.replicas
         looked_up = sum(lookup.size for lookup in self.lookups)
-        return self.by_rows and not self.dense and looked_up * ROWS_PER_LOOKUP < n
+        return self.by_rows and not self.dense and are_few(looked_up, n)
 
     @property
     def rows(self) -> Tensor:  # [R, B]
@@ -209,7 +223,7 @@ class Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: Tensor) -> Tensor:  # [R * n, k], [R, b]
         ctx.save_for_backward(rows)
-        ctx.table, ctx.shape, ctx.batch = id(weight), weight.shape, _batch(rows)
+        ctx.table, ctx.shape, ctx.batch = id(weight), weight.shape, batch_at_hand(rows.shape)
         # not nn.functional.embedding: on the CPU its backward takes three times as long
         return weight.index_select(0, rows.reshape(-1))
 
@@ -229,7 +243,7 @@ class Whole(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: Tensor) -> Tensor:  # [R * n, k], [R, b]
         ctx.save_for_backward(rows)
-        ctx.table, ctx.batch = id(weight), _batch(rows)
+        ctx.table, ctx.batch = id(weight), batch_at_hand(rows.shape)
         return weight.view_as(weight)
 
     @staticmethod
@@ -243,6 +257,11 @@ class Whole(torch.autograd.Function):
             return None, None
         gradient.lookups.append(Lookup(rows, *ctx.batch))
         return grads[0], None
+
+
+def collected(table: int) -> TableGradient | None:
+    """Where gradients of lookups in a table are added up now, by the id of its weight."""
+    return _collected.get(table)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from upo.core.lookups import TableGradient
 from upo.core.optim import ReplicaAdam
+from upo.core.sharded_lookups import ShardGradient
 
 BLOCK = 2**15  # elements of a table that are moved at once, so that they stay in the cache
 MOVING = (0, 2, 3)  # of a table, its gradient and its moments, what a step changes
@@ -63,15 +64,44 @@ class RowAdam(ReplicaAdam):
     def _move_rows(self, group: dict[str, Any], found: list[tuple[Tensor, TableGradient]]) -> None:
         """Gather looked-up rows, move them and write them back."""
         index = [g.rows.reshape(-1) for _, g in found]
+        moves = [k for k, rows in enumerate(index) if len(rows)]  # of a part of a table maybe none
+        if not moves:
+            return
+        found, index = [found[k] for k in moves], [index[k] for k in moves]
         kept = self._with_moments(found)
         lists = [
             [x.index_select(0, rows) for x, rows in zip(tensors, index, strict=True)]
             for tensors in kept
         ]
-        self._move_alike(group, lists, [self.state[p]["step"] for p, _ in found])
+        counts = [self.state[p]["step"] for p, _ in found]
+        parts = [
+            g.ends(rows)
+            for (_, g), rows in zip(found, index, strict=True)
+            if isinstance(g, ShardGradient)
+        ]
+        if parts:
+            self._move_parts(group, lists, counts, parts)
+        else:
+            self._move_alike(group, lists, counts)
         for which in MOVING:
             for x, rows, new in zip(kept[which], index, lists[which], strict=True):
                 x.index_copy_(0, rows, new)
+
+    def _move_parts(
+        self,
+        group: dict[str, Any],
+        lists: list[list[Tensor]],
+        counts: list[Tensor],
+        ends: list[list[int]],
+    ) -> None:
+        """Move rows of which replicas have different numbers, one replica behind the other."""
+        if isinstance(self.rate, float):
+            self._kernel(group, lists, counts, group["lr"], 0.0)
+            return
+        for r, rate in enumerate(self._each(self.rate)):
+            of = [x[r : r + 2] for x in ends]
+            rows = [[x[a:b] for x, (a, b) in zip(each, of, strict=True)] for each in lists]
+            self._kernel(group, rows, counts, rate, 0.0)
 
     def _move_tables(
         self, group: dict[str, Any], found: list[tuple[Tensor, TableGradient]]

@@ -52,6 +52,23 @@ def stream_key(seeds: Tensor, *words: int | str) -> Tensor:  # [R] -> [R]
     return key
 
 
+def normal_rows(
+    key: Tensor, lo: int, hi: int, dim: int
+) -> Tensor:  # [R] -> [R, hi - lo, dim] float64
+    """Standard normal rows ``lo .. hi - 1`` of a table, each a function of the key and its number.
+
+    Source: Box, Muller, "A note on the generation of random normal deviates", 1958.
+    """
+    pairs = -(-dim // 2)
+    counter = 2 * torch.arange(lo * pairs, hi * pairs, device=key.device)
+    first, second = (
+        uniform(splitmix64(key[:, None] ^ splitmix64(counter + which))) for which in (0, 1)
+    )
+    radius, angle = torch.sqrt(-2.0 * torch.log1p(-first)), 2.0 * math.pi * second
+    both = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], dim=-1)
+    return both.view(len(key), hi - lo, 2 * pairs)[..., :dim]
+
+
 def _name_hash(name: str) -> int:
     """Hash of a whole name, so that names with a common beginning have streams of their own."""
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")

@@ -11,6 +11,7 @@ from upo.core.layers import ReplicaEmbedding
 from upo.core.lookups import TableGradient, collecting, exchange, gathered
 from upo.core.optim import ReplicaAdam
 from upo.core.row_adam import RowAdam
+from upo.core.sharded_lookups import ShardGradient, deliver
 from upo.errors import InputError
 from upo.learners.penalty import Strengths, TablePenalty
 from upo.models.estimator import Estimator
@@ -106,6 +107,8 @@ class GradientLearner(Learner):
     ) -> list[Tensor | TableGradient]:
         """Gradients over all ranks: what autograd found, what lookups gave, and the penalty's."""
         grads: list[Tensor | TableGradient] = []
+        shards = [x for x in sums.values() if isinstance(x, ShardGradient)]
+        delivered = {id(x.total) for x in shards}
         for p, g in zip(self.params, found, strict=True):
             rows = sums.get(id(p))
             if rows is None:
@@ -114,13 +117,18 @@ class GradientLearner(Learner):
                 if g is not None:
                     rows.add_dense(g)
                 grads.append(rows if self.by_rows else rows.total)
-        exchange([x for x in sums.values() if x.by_rows])
+        exchange([x for x in sums.values() if x.by_rows and not x.sharded])
         whole = self._of_all_ranks(importance, sums.values())
         for table in self.tables:
             rows = sums[id(table.weight)]
-            self.penalty.add(table, rows, whole if rows.row_wise else importance)
+            gathered_rows = rows.row_wise and not rows.sharded
+            self.penalty.add(table, rows, whole if gathered_rows else importance)
+        deliver(shards)
         sum_gradients(
-            part for x in grads for part in (x.to_sum() if isinstance(x, TableGradient) else [x])
+            part
+            for x in grads
+            for part in (x.to_sum() if isinstance(x, TableGradient) else [x])
+            if id(part) not in delivered
         )
         for p, x in zip(self.params, grads, strict=True):
             p.grad = None if isinstance(x, TableGradient) else x
@@ -131,7 +139,8 @@ class GradientLearner(Learner):
         importance: Tensor | None, sums: Iterable[TableGradient]
     ) -> Tensor | None:  # [R, b] -> [R, B]
         """As ``exchange`` put lookups together, which it did for the same tables."""
-        sizes = [x.size for g in sums if g.row_wise for x in g.lookups if x.rated]
+        gathered_of = [g for g in sums if g.row_wise and not g.sharded]
+        sizes = [x.size for g in gathered_of for x in g.lookups if x.rated]
         if importance is None or not sizes or world_size() == 1:
             return importance
         return next(gathered([(importance, sizes[0])])).contiguous()

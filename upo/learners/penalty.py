@@ -85,7 +85,7 @@ class TablePenalty:
             importance: How much the loss weighs each row of O ``[R, B]``; 1 if not given.
         """
         strength = self.biases if table.dim == 1 else self.rows
-        if gradient.lookups and not _is_zero(strength):
+        if gradient.looked_up and not _is_zero(strength):
             gradient.penalise(table.weight, strength, importance)
 
 

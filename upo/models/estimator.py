@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from upo.core.layers import ReplicaEmbedding
 from upo.core.lookups import batch_of
 from upo.errors import InputError
 from upo.functional.propensity import sigmoid
@@ -157,8 +158,11 @@ class Estimator(nn.Module):
 
     @property
     def parameters_per_replica(self) -> int:
-        """Learnable parameters of one replica."""
-        return sum(p.numel() for p in self.networks.parameters()) // self.space.replicas
+        """Learnable parameters of one replica, over all processes."""
+        there = sum(p.numel() for p in self.networks.parameters()) // self.space.replicas
+        tables = [m for m in self.networks.modules() if isinstance(m, ReplicaEmbedding)]
+        elsewhere = sum((t.n - (t.range[1] - t.range[0])) * t.dim for t in tables)
+        return there + elsewhere
 
     def stepped(self, role: str) -> None:
         """Note that a network changed: what batches remember of it is stale."""

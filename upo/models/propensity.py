@@ -84,7 +84,7 @@ class AdditivePropensity(nn.Module):
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B] x 2 -> [R, B]
         """Logits of the pairs."""
-        if users.shape[-1] * 2 < self.user.n + self.item.n:
+        if users.shape[-1] * 2 < self.user.n + self.item.n or not self.user.whole:
             both = torch.cat([self.user(users), self.item(items)], dim=-1)
             logit = dot(both, self.head).squeeze(-1) + self.intercept
         else:
@@ -136,11 +136,10 @@ class MarginTerms(nn.Module):
             shape = found if smoothing is None else given
             margins.append(smoothed_margins(counts.cpu(), sizes.density, shape))
         center = math.log(sizes.density / (1 - sizes.density)) if sizes.density < 1 else 0.0
-        with torch.no_grad():
-            for r, (rows, columns) in enumerate(zip(*margins, strict=True)):
-                a, b = additive_logits(rows, columns)
-                self.user.tables()[r] = a[:, None]
-                self.item.tables()[r] = b[:, None] - center  # the intercept starts there
+        for r, (rows, columns) in enumerate(zip(*margins, strict=True)):
+            a, b = additive_logits(rows, columns)
+            self.user.put(r, a[:, None])
+            self.item.put(r, b[:, None] - center)  # the intercept starts there
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B]
         """Sum of the two terms."""

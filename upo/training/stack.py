@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from upo.core.distributed import any_rank
 from upo.core.optim import ReplicaAdam
+from upo.core.shards import spread
 from upo.errors import InputError
 from upo.learners.base import Learner
 from upo.models.estimator import Estimator
@@ -92,7 +94,8 @@ def diverged(estimator: Estimator) -> Tensor:  # [R] bool
         if p.numel():
             low, high = torch.aminmax(p.view(len(found[0]), -1), dim=-1)  # NaN where one is
             found.append(~((low > -LARGEST) & (high < LARGEST)))
-    return torch.stack(found).any(0)
+    lost = torch.stack(found).any(0)
+    return any_rank(lost) if spread() else lost
 
 
 @torch.no_grad()

@@ -1,0 +1,169 @@
+"""Tables that are spread over processes: initial rows, lookups and steps are those of one."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch.multiprocessing import spawn
+from worlds import by_rows, make_estimator, make_learners, make_space, replica
+
+from upo.core import lookups
+from upo.core.layers import ReplicaEmbedding
+from upo.core.optim import ReplicaAdam
+from upo.core.sampling import normal_rows, stream_key
+from upo.core.shards import Shard, sharded
+from upo.errors import InputError
+from upo.training.stage import StageModule, StagePlan
+
+SIZES = (2, 3)
+SEEDS = [0, 1, 2]
+STEPS = 5
+PENALTY = {"rows": [0.05, 0.0, 0.2], "biases": 0.1}
+RATES = [0.02, 0.01, 0.05]
+# batches that two or three ranks do not share evenly
+PLANS = {"few": (3, 7), "many": (37, 101)}
+PATHS = {"rows": 0, "table": 10**6, "by size": lookups.ROWS_PER_LOOKUP}
+KINDS = {"by rows": by_rows, "dense": lambda lr: partial(ReplicaAdam, lr=lr)}
+CASES = [
+    ("rows", "few", "by rows", "one"),
+    ("rows", "many", "by rows", "own"),
+    ("table", "few", "by rows", "own"),
+    ("by size", "many", "by rows", "one"),
+    ("by size", "few", "dense", "own"),
+]
+
+
+def parts(shard, n=10):
+    """This process's lookups in a table, as asked: some rows several times, some by none."""
+    with sharded(shard):
+        table = ReplicaEmbedding(n, 3, seeds=[4, 7], std=1.0, purpose="table")
+    g = torch.Generator().manual_seed(shard.number)
+    index = torch.randint(0, n, (2, 5 * shard.number), generator=g)  # the first asks for none
+    return index, table(index).detach(), table.weight.detach(), table.range
+
+
+def train(shard, path, batches, kind, rates):
+    """Parameters and moments after some joint steps in float64."""
+    lookups.ROWS_PER_LOOKUP = PATHS[path]
+    with sharded(shard):
+        estimator = make_estimator(make_space(SEEDS))
+    estimator.networks.to(torch.float64)
+    rate = RATES if rates == "own" else 0.03
+    learners = make_learners(estimator, rate, make=KINDS[kind], penalty=PENALTY)
+    observed, pairs = PLANS[batches]
+    plan = StagePlan(epochs=1, observed_batch=observed, pair_batch=pairs)
+    module = StageModule(estimator, learners, plan, "debias")
+    for batch in module.sampler.chunk(0, STEPS):
+        module._step(batch)
+    lookups.ROWS_PER_LOOKUP = PATHS["by size"]
+    found = dict(estimator.networks.state_dict())
+    for name, learner in learners.items():
+        for number, state in learner.optimizer.state_dict()["state"].items():
+            found |= {f"{name} {number} {key}": value for key, value in state.items()}
+    return {key: value.detach().clone() for key, value in found.items()}
+
+
+def work(rank, folder):
+    torch.set_num_threads(1)
+    for size in SIZES:
+        if rank < size:
+            dist.init_process_group(
+                "gloo", init_method=f"file://{folder}/init{size}", rank=rank, world_size=size
+            )
+            shard = Shard(rank, size)
+            found = parts(shard), [train(shard, *case) for case in CASES]
+            torch.save(found, f"{folder}/{size}-{rank}.pt")
+            dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gloo")
+    spawn(work, args=(str(folder),), nprocs=max(SIZES))
+    return {n: [torch.load(folder / f"{n}-{r}.pt") for r in range(n)] for n in SIZES}
+
+
+def whole(parts, value):
+    """A tensor of all ranks' parts, replica by replica, if it is spread; the first's if not."""
+    replicas = len(SEEDS)
+    if parts[0].shape == value.shape:
+        assert all(torch.equal(part, parts[0]) for part in parts)
+        return parts[0]
+    each = [part.view(replicas, -1, *part.shape[1:]) for part in parts]
+    return torch.cat(each, dim=1).view_as(value)
+
+
+def test_a_row_is_a_hash_of_seed_table_and_row():
+    key = stream_key(torch.tensor([3, 8]), "rows", "table")
+    rows = normal_rows(key, 0, 4000, 5)
+    assert torch.equal(normal_rows(key, 17, 100, 5), rows[:, 17:100])
+    assert torch.equal(normal_rows(key[1:], 0, 4000, 5), rows[1:])
+    # 20,000 draws a replica: mean and deviation within five standard errors
+    assert rows.mean((1, 2)).abs().max() < 5 / 20000**0.5
+    assert (rows.std((1, 2)) - 1).abs().max() < 5 / 40000**0.5
+    # of two columns, two rows or two tables that have nothing to do with each other
+    other = normal_rows(stream_key(torch.tensor([3, 8]), "rows", "other"), 0, 4000, 5)
+    for x, y in ((rows[..., 0], rows[..., 1]), (rows[:, 1:], rows[:, :-1]), (rows, other)):
+        assert (x * y).mean().abs() < 5 / x.numel() ** 0.5
+
+
+def test_initial_tables_have_the_deviation_of_each_replica():
+    with sharded(Shard(0, 1)):
+        table = ReplicaEmbedding(2000, 4, seeds=[0, 1], std=[0.5, 0.0], purpose="x")
+    first, second = table.weight.detach().view(2, -1)
+    assert abs(float(first.std()) - 0.5) < 5 * 0.5 / 16000**0.5
+    assert not second.any()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_lookups_find_the_rows_of_one_table(ranks, size):
+    with sharded(Shard(0, 1)):
+        table = ReplicaEmbedding(10, 3, seeds=[4, 7], std=1.0, purpose="table")
+    for index, found, weight, (lo, hi) in (rank[0] for rank in ranks[size]):
+        assert torch.equal(found, table(index))
+        assert torch.equal(weight.view(2, hi - lo, 3), table.tables()[:, lo:hi])
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
+def test_processes_learn_what_one_does(ranks, size, case):
+    found = [rank[1][CASES.index(case)] for rank in ranks[size]]
+    alone = train(Shard(0, 1), *case)
+    spread = 0
+    for name, value in alone.items():
+        together = whole([part[name] for part in found], value)
+        spread += found[0][name].shape != value.shape
+        # float64: another order of summation is left, over five steps of Adam
+        torch.testing.assert_close(together, value, rtol=0, atol=1e-11, msg=name)
+    assert spread == 18  # six tables, and two moments of each
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_replica_equals_its_seed_alone(path):
+    stack = train(Shard(0, 1), path, "few", "by rows", "one")
+    global SEEDS, PENALTY
+    seeds, penalty = SEEDS, PENALTY
+    for r, seed in enumerate(seeds):
+        SEEDS, PENALTY = [seed], penalty | {"rows": penalty["rows"][r]}
+        try:
+            alone = train(Shard(0, 1), path, "few", "by rows", "one")
+        finally:
+            SEEDS, PENALTY = seeds, penalty
+        for name, value in alone.items():
+            if value.numel() > 1 or not name.endswith("step"):
+                torch.testing.assert_close(
+                    replica(stack[name], r, 3), value.flatten(), rtol=0, atol=2e-6, msg=name
+                )
+
+
+def test_a_table_without_a_row_for_each_process_is_refused():
+    with sharded(Shard(0, 4)), pytest.raises(InputError, match="3 rows for 4 processes"):
+        ReplicaEmbedding(3, 2, seeds=[0], std=1.0, purpose="x")
+
+
+def test_whole_tables_are_not_to_be_had_of_parts():
+    with sharded(Shard(1, 2)):
+        table = ReplicaEmbedding(10, 2, seeds=[0], std=1.0, purpose="x")
+    with pytest.raises(InputError, match="tables=replicated"):
+        table.tables()
