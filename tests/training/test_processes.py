@@ -41,9 +41,9 @@ WORLD = [
 O_BATCH, D_BATCH = 37, 101  # divisible by neither 2 nor 3
 
 
-def configure(name):
+def configure(name, overrides=()):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", overrides=[f"estimator={name}", *WORLD])
+        config = compose("train", overrides=[f"estimator={name}", *WORLD, *overrides])
     for plan in filter(None, config.estimator.stages.values()):
         with open_dict(plan):
             plan.observed_batch = O_BATCH if plan.get("observed_batch") else 0

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from upo.core.distributed import world_size
+from upo.core.distributed import share, world_size
 from upo.errors import InputError
 
 ROUTES = 8  # kept: of users and of items, of a batch of O and one of D, and as many to spare
@@ -77,6 +77,22 @@ def spread() -> bool:
     """Whether rows of tables that are in use may lie on other processes."""
     shard = current_shard()
     return shard is not None and shard.of > 1
+
+
+def own_blocks(total: int, size: int) -> Iterator[tuple[int, int]]:
+    """This rank's share of ``range(total)`` in blocks of at most ``size``.
+
+    Where tables are spread, every rank has as many: what is looked up of a block, all look up.
+    """
+    lo, hi = share(total)
+    if not spread():
+        for first in range(lo, hi, size):
+            yield first, min(first + size, hi)
+        return
+    longest = -(-total // world_size())
+    count = -(-longest // size)
+    for k in range(count):
+        yield lo + (hi - lo) * k // count, lo + (hi - lo) * (k + 1) // count
 
 
 class Route(NamedTuple):

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from upo.core.distributed import gather_rows, share
+from upo.core.distributed import gather_rows
+from upo.core.shards import own_blocks
 from upo.evaluation.mar import MarSet
 from upo.functional.catalogue import chance_in_first, mean_recall
 from upo.models.estimator import Estimator
@@ -39,12 +40,11 @@ def catalogue_recall(
     users, index = torch.unique(mar.users, return_inverse=True)
     drawn = max(1, min(len(users), MOST_CELLS // space.n_items))
     rows = torch.nonzero((index * drawn % len(users) < drawn) & (mar.labels > 0)).flatten()
-    lo, hi = share(len(rows))
     parts = []
     step = max(1, 2**22 // (space.n_items * space.replicas))
     catalogue = torch.arange(space.n_items, device=rows.device)
-    for first in range(lo, hi, step):
-        mine = rows[first : min(first + step, hi)]
+    for first, last in own_blocks(len(rows), step):
+        mine = rows[first:last]
         who, unique_row = torch.unique(mar.users[mine], return_inverse=True)
         scores = _scores(estimator, who, catalogue)  # [R, users, n_items]
         at = mar.items[mine].expand(space.replicas, -1)

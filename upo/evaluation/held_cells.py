@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from upo.core.distributed import batch_sum, share
+from upo.core.distributed import batch_sum
 from upo.core.sampling import Permutation, stream_key
-from upo.evaluation.mar import blocks
+from upo.core.shards import own_blocks
+from upo.evaluation.mar import block_size
 from upo.functional.pointwise import cross_entropy
 from upo.models.estimator import Estimator
 from upo.pairs import Pairs, PairSpace
@@ -64,10 +65,10 @@ class HeldCells:
         Weights ``[R, B]`` are 0 where a pair does not count.
         """
         space = self.space
-        for lo, hi in blocks(*share(self.observed.shape[-1]), space.replicas):
+        for lo, hi in own_blocks(self.observed.shape[-1], block_size(space.replicas)):
             keys, weight = self.observed[:, lo:hi], self.counts[:, lo:hi].double()
             yield space.pairs_at(keys, hi - lo), weight * self.observed_weight, True
-        for lo, hi in blocks(*share(self.drawn), space.replicas):
+        for lo, hi in own_blocks(self.drawn, block_size(space.replicas)):
             pairs = space.pairs(space.held_cells(lo, hi), hi - lo)
             yield pairs, (~pairs.observed).double() * self.drawn_weight, False
 

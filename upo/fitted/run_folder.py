@@ -29,7 +29,7 @@ from upo.runs.assembly import build_estimator
 from upo.runs.config import scheduled, target_name
 from upo.tables.frames import first_line
 from upo.tables.numbering import Ids
-from upo.training.checkpoint import load_checked
+from upo.training.checkpoint import load_checked, load_networks
 from upo.training.refit import SUFFIX
 from upo.training.stack import part_of_state
 
@@ -250,7 +250,7 @@ def _last_state(config: Any, folder: Path) -> tuple[dict[str, Any], Path]:
                 f"run={folder} is not finished: {lacking}; finish it with python train.py "
                 f"resume={folder}."
             )
-    return state, path
+    return load_networks(path), path
 
 
 def _metrics(path: Path, rows: int) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from upo.core.console import cause, quiet, signals_first
 from upo.errors import InputError
 from upo.runs.compose import choices, chosen, composed
 from upo.runs.tuned import NOT_TUNED
+from upo.training.settings import alone, tables_spread
 
 # chosen by name, as in train.py
 GROUPS = (
@@ -106,7 +107,13 @@ def composed_run(
             )
     with as_library():
         _check_known(composed(words), settings, list(values))
-        return composed([*words, *(f"{key}={value}" for key, value in values.items())])
+        config = composed([*words, *(f"{key}={value}" for key, value in values.items())])
+        if tables_spread(config.trainer) and not alone(config.trainer):
+            raise InputError(
+                "A model in Python has whole tables, and trainer.tables=sharded leaves parts of "
+                "them to several processes; train with train.py and read the run by upo.load."
+            )
+        return config
 
 
 def _check_known(config: DictConfig, settings: Mapping[str, Any], keys: list[str]) -> None:

@@ -83,6 +83,8 @@ class LookAhead(GradientLearner):
             cross-entropy.
     """
 
+    whole_tables = "looks ahead of whole tables by a step"
+
     def __init__(
         self,
         estimator: Estimator,

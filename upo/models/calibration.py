@@ -57,6 +57,7 @@ class Calibration(Derived):
     """
 
     replayable = True
+    whole_tables = "is fitted to cells of all rows on one"
     places: Tensor
     levels: Tensor
     fitted: Tensor

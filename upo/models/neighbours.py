@@ -27,6 +27,8 @@ class ReferencePairs(nn.Module):
         InputError: If a size is below 1.
     """
 
+    whole_tables = "compares features on the range of whole tables"
+
     features: Tensor
     low: Tensor
     high: Tensor

@@ -84,7 +84,7 @@ class AdditivePropensity(nn.Module):
 
     def forward(self, users: Tensor, items: Tensor) -> Tensor:  # [R, B] x 2 -> [R, B]
         """Logits of the pairs."""
-        if users.shape[-1] * 2 < self.user.n + self.item.n or not self.user.whole:
+        if users.shape[-1] * 2 < self.user.n + self.item.n or self.user.shard is not None:
             both = torch.cat([self.user(users), self.item(items)], dim=-1)
             logit = dot(both, self.head).squeeze(-1) + self.intercept
         else:

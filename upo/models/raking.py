@@ -20,6 +20,7 @@ class RakedPropensity(Derived):
     """
 
     replayable = True
+    whole_tables = "keeps a term of every user and item on each"
 
     user: Tensor
     item: Tensor

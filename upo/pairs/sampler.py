@@ -7,6 +7,7 @@ from torch import Tensor
 
 from upo.core import distributed
 from upo.core.sampling import EpochStream, Permutation, stream_key
+from upo.core.shards import own_blocks
 from upo.pairs.space import Batch, ObservedPairs, Pairs, PairSpace, by_step
 
 BLOCK = 2**18  # rows x replicas evaluated at once
@@ -122,9 +123,8 @@ def training_rows(space: PairSpace) -> Iterator[ObservedPairs]:
 
     There is one block at least, without rows on a rank that has none: all take part in the sums.
     """
-    lo, hi = distributed.share(space.n_train)
-    size = max(1, BLOCK // space.replicas)
-    for first in range(lo, max(hi, lo + 1), size):
-        positions = torch.arange(first, min(first + size, hi), device=space.keys.device)
+    blocks = list(own_blocks(space.n_train, max(1, BLOCK // space.replicas)))
+    for first, last in blocks or [(0, 0)]:
+        positions = torch.arange(first, last, device=space.keys.device)
         rows = space.train_rows(positions.expand(space.replicas, -1))
         yield ObservedPairs(rows, space, space.n_train)

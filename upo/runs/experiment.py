@@ -2,12 +2,12 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, wraps
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from hydra.utils import instantiate
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from upo.core.memory import freed_memory_kept
 from upo.core.seeds import parse_seeds
+from upo.core.shards import sharded
 from upo.data.datamodule import RatingDataModule
 from upo.data.rating_data import RatingData
 from upo.data.withheld import Withheld, withhold
@@ -39,7 +40,11 @@ from upo.training.plan import LAST
 from upo.training.settings import time_limit, trial_steps
 from upo.training.stack import REMEDY
 from upo.training.stage import StageModule
+from upo.training.tables import check_spread, shard_of
 from upo.training.trainer import companions, settle, switch
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass
@@ -76,6 +81,19 @@ class RunResult:
         return [seed for r, seed in enumerate(self.seeds) if r not in self.failures]
 
 
+def spread_as_asked(
+    run: Callable[Concatenate["Experiment", P], T],
+) -> Callable[Concatenate["Experiment", P], T]:
+    """Let tables that are made in a method of an experiment be spread where ``trainer`` says so."""
+
+    @wraps(run)
+    def method(self: "Experiment", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with sharded(self.shard):
+            return run(self, *args, **kwargs)
+
+    return method
+
+
 class Experiment:
     """Builds what a configuration describes and runs it.
 
@@ -101,6 +119,7 @@ class Experiment:
         check(config)
         settle(config.trainer)
         self.config, self.folder, self.progress = config, folder, progress
+        self.shard = shard_of(config.trainer)
         self.length = length
         self.seeds = parse_seeds(config.seeds) if seeds is None else seeds
         self.protocol: Protocol = instantiate(config.protocol)
@@ -186,6 +205,7 @@ class Experiment:
         return stage
 
     @companions()
+    @spread_as_asked
     def run(self, *, loggers: Sequence[Logger] = (), measure: bool = True) -> RunResult:
         """Train every stage and measure the result.
 
@@ -296,6 +316,7 @@ class Experiment:
         return whole
 
     @companions()
+    @spread_as_asked
     def run_propensity(self) -> RunResult:
         """Train and calibrate the propensity alone; the prediction stays as it starts.
 
@@ -329,6 +350,7 @@ class Experiment:
         )
 
     @companions()
+    @spread_as_asked
     def cross_fitted(self) -> Tensor:
         """``[R, N]`` propensities of the log's rows by copies that did not see their part of D.
 
@@ -355,6 +377,8 @@ class Experiment:
         held = self.protocol.held(data) if holdout else None
         space = PairSpace.of(data, self.seeds, holdout, target, held)
         estimator, modules = self._built(self.config.estimator, space, mar)
+        if self.shard is not None:
+            check_spread(estimator, modules)
         first = [*takewhile(lambda module: not isinstance(module, DebiasingModule), modules)]
         return mar, estimator, first, modules[len(first) :]
 

@@ -30,6 +30,8 @@ _FREE |= {
         *("detect_anomaly", "replay", "oversubscribe", "max_time"),
     )
 }
+# settings that came later, with what runs of before did
+_LATER = {"trainer.tables": "replicated"}
 _OVERRIDE = re.compile(r"(~|\+\+?)?(?P<key>[A-Za-z_][\w/.@-]*)(=(?P<value>.*))?", re.DOTALL)
 _CHOICE = re.compile(r"\w+(/\w+)*")
 _NAME = re.compile(r"['\"]?[\w][\w .-]{0,60}['\"]?")
@@ -89,6 +91,7 @@ def check_same(folder: Path, config: DictConfig) -> None:
     except (YamlError, OSError) as error:
         raise InputError(f"resume={folder}: {path} is damaged ({error}); run anew.") from error
     old, new = (dict(_settings(tree)) for tree in (before, now))
+    old = {key: value for key, value in _LATER.items() if key in new} | old
     missing = object()
     changed = [k for k in {**new, **old} if old.get(k, missing) != new.get(k, missing)]
     if changed:

@@ -17,9 +17,18 @@ from upo.core.console import signals_first, uninterrupted
 from upo.core.digest import tensor_digest
 from upo.core.distributed import rank
 from upo.core.files import atomic_file
+from upo.core.shards import Shard, current_shard
 from upo.errors import InputError
 from upo.training.callbacks import History, ReplicaSelection
 from upo.training.logs import Stopwatch
+from upo.training.parts import (
+    all_wrote,
+    files_of,
+    parts_in,
+    read_parts,
+    remove_others,
+    without_tables,
+)
 from upo.training.stage import StageModule
 
 SCHEMA = 1
@@ -51,6 +60,19 @@ def load_checked(path: Path) -> dict[str, Any]:
     return content
 
 
+def load_networks(path: Path) -> dict[str, Any]:
+    """As ``load_checked``; of a checkpoint in parts, with the whole tables of its networks.
+
+    Raises:
+        InputError: If a file is missing, damaged or of another schema.
+    """
+    content = load_checked(path)
+    parts = parts_in(content, path)
+    if parts is not None:
+        read_parts(content, parts, path, Shard(0, 1), ("networks",))
+    return content
+
+
 class StageCheckpoint(Callback):
     """Writes and reads the checkpoint of one stage.
 
@@ -74,8 +96,14 @@ class StageCheckpoint(Callback):
             self.write(module, done=False)
 
     def write(self, module: StageModule, *, done: bool) -> None:
-        """Write the state after the current epoch; rank 0 only."""
-        if rank() > 0:
+        """Write the state after the current epoch: rank 0, and of spread tables each its rows.
+
+        Raises:
+            OSError: If it cannot be written.
+            InputError: If another process could not write its rows.
+        """
+        shard = current_shard()
+        if rank() > 0 and shard is None:
             return
         optimizers = {n: x.optimizer for n, x in module.learners.items() if x.optimizer is not None}
         content = {
@@ -92,7 +120,29 @@ class StageCheckpoint(Callback):
             "selection": self.selection.state_dict(),
             "history": self.history.state_dict(),
         }
+        if shard is not None:
+            self._write_parts(content, module, shard)
+            return
         save_atomically(move_data_to_device(content, torch.device("cpu")), self.path)
+
+    def _write_parts(self, content: dict[str, Any], module: StageModule, shard: Shard) -> None:
+        """Write the parts of all processes, then the file that says which they are."""
+        stamp = f"{content['next_epoch']}{'-done' if content['done'] else ''}"
+        content, parts, taken = without_tables(content, module, shard, stamp)
+        error: OSError | None = None
+        try:
+            for file, rows in files_of(parts, taken, shard, self.path):
+                save_atomically(rows, file)
+        except OSError as found:
+            error = found
+        all_wrote(error, module.device, self.path)
+        if rank() == 0:
+            try:
+                save_atomically(move_data_to_device(content, torch.device("cpu")), self.path)
+                remove_others(parts, self.path)
+            except OSError as found:
+                error = found
+        all_wrote(error, module.device, self.path)
 
     def resume(self, module: StageModule) -> bool:
         """Go on with a killed run, if there is a checkpoint.
@@ -132,6 +182,15 @@ class StageCheckpoint(Callback):
             raise InputError(
                 f"{self.path} was written with seeds {content['seeds']}; resume with those."
             )
+        parts, shard = parts_in(content, self.path), current_shard()
+        if (parts is None) != (shard is None):
+            was, now = ("replicated", "sharded") if parts is None else ("sharded", "replicated")
+            raise InputError(
+                f"{self.path} was written with trainer.tables={was}, and this run has {now}, which "
+                f"starts elsewhere; resume with trainer.tables={was}."
+            )
+        if parts is not None and shard is not None:
+            read_parts(content, parts, self.path, shard)
         module.failures |= content.get("failures", {})
         module.keep(content.get("members", module.members))
         try:

@@ -26,6 +26,7 @@ PASSED = {
     "detect_anomaly": "true: name the operation that made a gradient NaN; slow",
 }
 OURS = {
+    "tables": "replicated, or sharded: each process holds a range of the rows of every table",
     "replay": "record a step and replay it: auto, true or false",
     "oversubscribe": "true: more processes than the machine has cores",
     "max_time": "DD:HH:MM:SS after which the run stops, to be resumed",
@@ -123,6 +124,24 @@ def check_trainer(trainer: Mapping[Any, Any] | DictConfig) -> None:
         )
     time_limit(trainer)
     trial_steps(trainer)
+    tables_spread(trainer)
+
+
+def tables_spread(trainer: Mapping[Any, Any] | DictConfig) -> bool:
+    """Whether tables are spread over the processes by rows.
+
+    Raises:
+        InputError: If the setting is unknown, or the number of processes is not said.
+    """
+    tables = trainer.get("tables", "replicated")
+    if tables not in ("replicated", "sharded"):
+        raise InputError(f"trainer.tables must be replicated or sharded, got {tables!r}.")
+    if tables == "sharded" and device_count(trainer.get("devices", 1)) is None:
+        raise InputError(
+            f"trainer.tables=sharded spreads rows over a number of processes, which "
+            f"trainer.devices={trainer.get('devices')} does not say; give a number."
+        )
+    return bool(tables == "sharded")
 
 
 def check_cores(trainer: Mapping[Any, Any] | DictConfig, accelerator: str) -> None:

@@ -1,0 +1,179 @@
+"""Estimators with tables spread over two and three processes learn what one process does."""
+
+import pytest
+import torch
+from test_processes import NAMES, Run, configure
+from torch import distributed as dist
+from torch.multiprocessing import spawn
+
+from upo.core.shards import Shard, sharded
+from upo.errors import InputError
+from upo.pairs import PairSpace
+from upo.runs.assembly import build_estimator, build_stage
+from upo.runs.config import scheduled
+from upo.training.tables import check_spread
+
+SIZES = (2, 3)
+# as in test_processes: tables do not start so small that Adam makes steps of rounding
+START = ["estimator.networks.prediction.init_std=0.5", "estimator.networks.prediction.dim=8"]
+BY_ROWS = ["backbone=mf", "fit=relative", "estimator.networks.prediction.init_scale=null", *START]
+RUNS = {  # name -> estimator, overrides
+    "naive": ("naive", BY_ROWS),
+    "ips": ("ips", BY_ROWS),
+    "upo_dr": ("upo_dr", [*BY_ROWS, "estimator.networks.propensity.init_std=0.5"]),
+    "dense": ("ips", []),
+    "fm": ("naive", ["backbone=fm", *START, "estimator.networks.prediction.init_scale=null"]),
+}
+REFUSED = {"autodebias", "kbdr", "kbips", "akbdr", "akbips", "wkb_dr", "wkb_ips"}
+REFUSED |= {"umvue_dr", "user_item_dr"}
+
+
+def refused(config):
+    """What is said of an estimator before anything is trained."""
+    run = Run(config, torch.float32)
+    stages = [
+        build_stage(name, run.config, run.estimator, run.protocol) for name in scheduled(run.config)
+    ]
+    try:
+        check_spread(run.estimator, stages)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def work(rank, configs, dtype, steps, folder):
+    torch.set_num_threads(1)
+    states = torch.load(f"{folder}/alone.pt")
+    for size in SIZES:
+        if rank < size:
+            dist.init_process_group(
+                "gloo", init_method=f"file://{folder}/init{size}", rank=rank, world_size=size
+            )
+            found = {}
+            with sharded(Shard(rank, size)):
+                for name, config in configs.items():
+                    run = Run(config, dtype)
+                    state = run.train(steps)
+                    tables = spread_in(run.estimator)
+                    parts = {
+                        key: value
+                        if key not in tables
+                        else own(value, tables[key], Shard(rank, size))
+                        for key, value in states[name].items()
+                    }
+                    found[name] = state, run.drawn, run.measure(parts), tables
+            torch.save(found, f"{folder}/{size}-{rank}.pt")
+            dist.destroy_process_group()
+
+
+def spread_in(estimator):
+    """Rows of the whole of each table that is spread, by name."""
+    from upo.core.layers import ReplicaEmbedding
+
+    return {
+        f"{name}.weight": module.n
+        for name, module in estimator.networks.named_modules()
+        if isinstance(module, ReplicaEmbedding)
+    }
+
+
+def own(value, n, shard):
+    """A process's part of a whole table of two replicas."""
+    lo, hi = shard.rows(n)
+    return value.view(2, n, -1)[:, lo:hi].reshape(2 * (hi - lo), -1)
+
+
+def found_by(configs, dtype, steps, folder):
+    alone = {}
+    with sharded(Shard(0, 1)):
+        for name, config in configs.items():
+            run = Run(config, dtype)
+            state = run.train(steps)
+            alone[name] = state, run.drawn, run.measure(state)
+    torch.save({name: state for name, (state, _, _) in alone.items()}, folder / "alone.pt")
+    spawn(work, args=(configs, dtype, steps, str(folder)), nprocs=max(SIZES))
+    ranks = {n: [torch.load(folder / f"{n}-{r}.pt") for r in range(n)] for n in SIZES}
+    return alone, ranks
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(10, id="10"), pytest.param(100, id="100", marks=pytest.mark.slow)],
+)
+def results(request, tmp_path_factory):
+    """What one process and the ranks of two and of three find after some steps in float32."""
+    configs = {name: configure(of, overrides) for name, (of, overrides) in RUNS.items()}
+    return found_by(configs, torch.float32, request.param, tmp_path_factory.mktemp("gloo"))
+
+
+@pytest.fixture(scope="module")
+def every_row(tmp_path_factory):
+    """The same of a few steps in float64, of every estimator that is not refused."""
+    configs = {name: configure(name) for name in NAMES if name not in REFUSED}
+    return found_by(configs, torch.float64, 8, tmp_path_factory.mktemp("gloo"))
+
+
+def compare(results, name, size, tolerance, of_metrics):
+    alone, ranks = results
+    state, drawn, metrics = alone[name]
+    slices = [rank[name][1] for rank in ranks[size]]
+    assert drawn
+    assert all(
+        torch.equal(torch.cat(parts, -1), whole)
+        for *parts, whole in zip(*slices, drawn, strict=True)
+    )
+    tables = ranks[size][0][name][3]
+    assert tables
+    for role, value in state.items():
+        parts = [rank[name][0][role] for rank in ranks[size]]
+        if role in tables:
+            together = torch.cat([part.view(2, -1, value.shape[1]) for part in parts], dim=1)
+            parts = [together.view_as(value)]
+        for part in parts:
+            torch.testing.assert_close(part, value, rtol=0, atol=tolerance, msg=role)
+    for rank in ranks[size]:
+        measured = rank[name][2]
+        assert measured.keys() == metrics.keys()
+        for metric, value in metrics.items():
+            torch.testing.assert_close(
+                measured[metric], value, rtol=0, atol=of_metrics, equal_nan=True, msg=metric
+            )
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", RUNS)
+def test_processes_learn_what_one_does(results, name, size):
+    # float32, carried through the steps of every stage. Metrics of the same parameters: where a row
+    # stands among those of a lookup decides how its product is rounded
+    compare(results, name, size, 1e-5, 1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in REFUSED])
+def test_every_row_learns_what_one_process_does(every_row, name, size):
+    compare(every_row, name, size, 1e-11, 1e-9)  # float64: another order of summation
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_needs_whole_tables_says_so_before_training(name):
+    said = refused(configure(name))
+    assert (said is not None) == (name in REFUSED), said
+    if said is not None:
+        assert "use trainer.tables=replicated" in said
+
+
+def test_the_start_does_not_depend_on_the_number_of_processes():
+    config = configure("upo_dr")
+    run = Run(config, torch.float32)
+    space = PairSpace.of(run.data, [0, 5], run.protocol.holdout)
+    with sharded(Shard(0, 1)):
+        whole = build_estimator(config.estimator, space)
+    tables = spread_in(whole)
+    for number in range(3):
+        shard = Shard(number, 3)
+        with sharded(shard):
+            part = build_estimator(config.estimator, space).networks.state_dict()
+        for name, value in whole.networks.state_dict().items():
+            expected = own(value, tables[name], shard) if name in tables else value
+            assert torch.equal(part[name], expected), name
