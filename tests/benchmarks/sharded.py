@@ -43,11 +43,11 @@ def resident(which: str) -> float:
     return int(status.split(which + ":")[1].split()[0]) / 1024
 
 
-def log_of(o: argparse.Namespace) -> PairSpace:
+def log_of(users: int, items: int, pairs: int) -> PairSpace:
     g = torch.Generator().manual_seed(0)
-    keys = torch.unique(torch.randint(o.users * o.items, (o.pairs,), generator=g))
+    keys = torch.unique(torch.randint(users * items, (pairs,), generator=g))
     ratings = torch.randint(1, 6, (len(keys),), generator=g).float()
-    log = Interactions.validated(keys // o.items, keys % o.items, ratings, o.users, o.items)
+    log = Interactions.validated(keys // items, keys % items, ratings, users, items)
     data = RatingData("random", log, None, LabelRule(3.0))
     return PairSpace.of(InMemoryDataModule(data).data, [0], 0.001)
 
@@ -97,9 +97,27 @@ def tables_of(networks: nn.Module) -> list[Tensor]:
 
 
 def train(o: argparse.Namespace, shard: Shard, folder: Path) -> dict[str, Any]:
-    space, config = log_of(o), composed_run("upo_dr", settings(o)).estimator
+    """The figures of one process, once a small run has read all code."""
+    small, space = log_of(2000, 1000, 50_000), log_of(o.users, o.items, o.pairs)
+    run(small, o, shard, 3)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now
+    stages, selection, milliseconds = run(space, o, shard, o.steps)
+    estimator = stages[0].estimator
+    found = {
+        "tables": sum(x.nbytes for x in tensors(stages, selection)) / MIB,
+        "peak": resident("VmHWM") - before,
+        "milliseconds": milliseconds,
+        "parameters": estimator.parameters_per_replica,
+    }
+    return found | {"distance": compare(estimator.networks, shard, folder)}
+
+
+def run(
+    space: PairSpace, o: argparse.Namespace, shard: Shard, steps: int
+) -> tuple[list[StageModule], ReplicaSelection, dict[str, list[float]]]:
+    """So many steps of every stage; the stages, what was kept, and milliseconds of a step."""
+    config = composed_run("upo_dr", settings(o)).estimator
     with sharded(shard):
         estimator = build_estimator(config, space)
         stages = [
@@ -113,22 +131,15 @@ def train(o: argparse.Namespace, shard: Shard, folder: Path) -> dict[str, Any]:
                 learner.on_epoch_start(0, stage.sampler)
             stage.training_step((0, 1), 0)  # the first step makes moments
             start = time.perf_counter(), time.process_time()
-            for first in range(1, o.steps, 20):
-                stage.training_step((first, min(20, o.steps - first)), 0)
+            for first in range(1, steps, 20):
+                stage.training_step((first, min(20, steps - first)), 0)
             spent = time.perf_counter() - start[0], time.process_time() - start[1]
-            milliseconds[stage.stage] = [x * 1e3 / (o.steps - 1) for x in spent]
+            milliseconds[stage.stage] = [x * 1e3 / (steps - 1) for x in spent]
         last = stages[-1]
         for epoch, value in enumerate((1.0, 0.5)):  # kept, and replaced by a better one
-            last.validation_step()
             last.selection = torch.full((1,), value, dtype=torch.float64)
             selection._take(last, epoch)
-    found = {
-        "tables": sum(x.nbytes for x in tensors(stages, selection)) / MIB,
-        "peak": resident("VmHWM") - before,
-        "milliseconds": milliseconds,
-        "parameters": estimator.parameters_per_replica,
-    }
-    return found | {"distance": compare(estimator.networks, shard, folder)}
+    return stages, selection, milliseconds
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from upo.core.sharded_lookups import WHOLE, ShardedRows, ShardGradient
 from upo.core.shards import current_shard, route
 from upo.errors import InputError
 
-BLOCK = 2**18  # initial weights that are hashed at once
+BLOCK = 2**16  # initial weights that are hashed at once
 
 
 class TrainingLog(Protocol):
