@@ -11,10 +11,13 @@ import pytest
 import torch
 from launched import NAIVE
 from processes import start
+from small_runs import composed
 
 import upo
 from upo import cli
 from upo.errors import InputError
+from upo.fitted.settings import composed_run
+from upo.runs.experiment import Experiment
 from upo.training.checkpoint import load_checked, load_networks
 
 SHARDED = [
@@ -153,3 +156,24 @@ def test_a_run_does_not_go_on_with_other_tables(monkeypatch, tmp_path, alone):
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert "trainer.tables was sharded when the run was started" in stop.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trainer.tables=spread"], "must be replicated or sharded, got 'spread'"),
+        (["trainer.tables=sharded", "trainer.devices=auto"], "trainer.devices=auto does not say"),
+        (["trainer.tables=sharded", "propensity.calibrate=isotonic"], "Calibration is fitted"),
+        (["trainer.tables=sharded", "estimator=autodebias", "protocol=mar_holdout"], "LookAhead"),
+    ],
+)
+def test_what_cannot_be_spread_is_refused_before_training(words, said):
+    config = composed("ips", *words)
+    with pytest.raises(InputError, match=said):
+        Experiment(config, progress=False).run()
+
+
+def test_a_model_in_python_needs_whole_tables():
+    with pytest.raises(InputError, match=r"upo\.load"):
+        composed_run("naive", {"trainer.tables": "sharded", "trainer.devices": 2})
+    assert composed_run("naive", {"trainer.tables": "sharded"}).trainer.tables == "sharded"
