@@ -18,7 +18,7 @@ train: $(RUNS)  ## the main job on the embedded synthetic world
 	$(BIN)/python train.py experiment=main
 
 test: $(STAMP)  ## the test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --durations=25
 
 test-slow: $(STAMP)  ## the longer checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
@@ -27,7 +27,7 @@ test-lowest:  ## the suite with the oldest versions that pyproject.toml allows
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(PYTHON) .ci/lowest.py > $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/lowest.txt --editable '.[dev]'
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" --durations=25
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
