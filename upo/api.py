@@ -14,6 +14,7 @@ from upo.core.seeds import parse_seeds
 from upo.data.datamodule import InMemoryDataModule
 from upo.data.frames import Columns, rating_data_from_frames
 from upo.data.interactions import LabelRule
+from upo.data.later import later_as_test
 from upo.data.observations import observations_from_frame
 from upo.data.rating_data import report
 from upo.errors import FailedSeedsWarning, InputError, UselessModelWarning, UselessWeightsWarning
@@ -312,6 +313,8 @@ class _Table:
                 item_features=self.features[1],
                 name=dataset.name,
             )
+            if dataset.test_after is not None:
+                data = later_as_test(data, dataset.test_after)
             return config, InMemoryDataModule(data, dataset.drop_overlap, dataset.k)
 
 

@@ -46,6 +46,53 @@ def test_indices_are_places_in_the_sorted_ids(blocks):
     assert index.dtype == torch.int32
 
 
+CLOSE = st.integers(-(2**63), 2**63 - 50).flatmap(
+    lambda low: st.lists(st.lists(st.integers(low, low + 40), max_size=6), max_size=5)
+)
+
+
+@settings(derandomize=True, deadline=None)
+@given(CLOSE, st.sampled_from([0, 3]), st.sampled_from([5, 20, 2**27]), st.booleans())
+def test_dense_ids_are_numbered_as_a_dictionary_would(blocks, few, close, mixed):
+    """With dictionaries from the start, from a block on, and with none at all."""
+    if mixed:
+        blocks = [*blocks, [-(2**62)]]
+    plain, ids = join_ids([numbered(blocks, pa.int64())])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(id_map, "FEW", few)
+        patch.setattr(id_map, "CLOSE", close)
+        patch.setattr(id_map, "BLOCK", 3)
+        column = numbered(blocks, pa.int64())
+        rows = [x for block in blocks for x in block]
+        assert column.values[column.numbers].tolist() == rows
+        dense, theirs = join_ids([column])
+    assert torch.equal(dense[0], plain[0])
+    assert theirs.tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint16(), pa.int32(), pa.uint64(), pa.int64()])
+def test_whole_numbers_of_any_width_are_dense(kind, monkeypatch):
+    monkeypatch.setattr(id_map, "FEW", 1)
+    monkeypatch.setattr(id_map, "_distinct", None)  # no dictionary is asked
+    column = numbered([[7, 3, 7], [100, 5]], kind)
+    assert column.values.tolist() == [3, 5, 7, 100]
+    assert column.numbers.tolist() == [2, 0, 2, 3, 1]
+    assert column.values.dtype == np.int64
+
+
+def test_dense_ids_give_way_to_gaps_text_and_huge_numbers(monkeypatch):
+    monkeypatch.setattr(id_map, "FEW", 1)
+    for more in ([None, 4], ["a"], [2**64 - 1], [2**40]):
+        kind = pa.uint64() if more == [2**64 - 1] else None
+        numbering = Numbering()
+        numbering.add(pa.array([9, 4]))
+        numbering.add(pa.array(more, kind))
+        column = numbering.result()
+        found = [str(column.values[n]) for n in column.numbers]
+        assert found[:2] == ["9", "4"]
+        assert found[-1] == str(more[-1])
+
+
 @settings(derandomize=True, deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1), st.lists(st.integers(0, 20), min_size=1))
 def test_a_later_column_adds_its_own_ids_behind(train, test):

@@ -12,6 +12,7 @@ from upo.core.files import atomic_file
 from upo.data.datamodule import RatingDataModule
 from upo.data.frames import Columns, rating_data_from_frames
 from upo.data.interactions import LabelRule
+from upo.data.later import later_as_test
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
 from upo.tables.columns import LogColumns, collect
@@ -36,6 +37,9 @@ def read_table(
     name: str = "table",
 ) -> RatingData:
     """Read CSV (`.csv`, `.tsv`, `.txt`, with a header, also `.gz`) or Parquet files.
+
+    Each may be several: a folder, whose hive partitions (`day=2024-01-31/`) are columns, or a
+    pattern.
 
     Ids may be whole numbers or any text; `007` and `7` are different ids, as a column in which not
     every id is a plain whole number is taken as text.
@@ -144,6 +148,7 @@ class TableDataModule(RatingDataModule):
         item_column: str = "item",
         rating_column: str = "rating",
         time: str | None = None,
+        test_after: str | float | None = None,
         rating_range: Sequence[float] | None = None,
         duplicates: str = "error",
         user_features: str | None = None,
@@ -162,11 +167,12 @@ class TableDataModule(RatingDataModule):
         self._rule = LabelRule(label_threshold, label_strict)
         self._columns = Columns(user_column, item_column, rating_column, time)
         self._range = None if rating_range is None else (rating_range[0], rating_range[1])
+        self._after = test_after
         self._duplicates = duplicates
         self._features = (user_features, item_features)
 
     def read(self) -> RatingData:
-        return read_table(
+        data = read_table(
             *self._files,
             columns=self._columns,
             label_rule=self._rule,
@@ -176,3 +182,4 @@ class TableDataModule(RatingDataModule):
             item_features=self._features[1],
             name=self._name,
         )
+        return data if self._after is None else later_as_test(data, self._after)

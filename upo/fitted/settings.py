@@ -39,7 +39,7 @@ ARGUMENTS = {
 
 
 # further keys of a table that are arguments here
-SHORT = ("duplicates", "rating_range", "drop_overlap", "label_strict", "k")
+SHORT = ("test_after", "duplicates", "rating_range", "drop_overlap", "label_strict", "k")
 _NAMES = ARGUMENTS | {f"dataset.{x}": x for x in SHORT}
 _KEY = re.compile(r"\b(" + "|".join(map(re.escape, _NAMES)) + r")\b(?:=(?P<value>[\w.]*\w))?")
 

@@ -14,6 +14,7 @@ import pyarrow.parquet
 from upo.errors import InputError
 from upo.tables.csv_blocks import csv_blocks, csv_table
 from upo.tables.frames import first_line
+from upo.tables.parts import parts
 
 ROWS = 2**17  # of a Parquet file read at once
 BLOWN_UP = 100  # times its size that a Parquet file may declare, in rows or bytes, beyond 16 MiB
@@ -39,7 +40,8 @@ def read_blocks(
     block ends, and an empty cell of text stays an empty text.
 
     Args:
-        path: The file, CSV (``.csv``, ``.tsv``, ``.txt``, also ``.gz``) or Parquet.
+        path: The file, CSV (``.csv``, ``.tsv``, ``.txt``, also ``.gz``) or Parquet; or several, as
+            ``parts`` takes them.
         key: What error sentences call it.
         text: Columns that a CSV file gives as text: ids stay as they are written.
         extra: Other columns wanted: float64 of a CSV file, of the file's types otherwise.
@@ -48,8 +50,22 @@ def read_blocks(
     Raises:
         InputError: If it is missing or damaged, or lacks a column.
     """
-    kind = _kind(path, key)
-    wanted = list(dict.fromkeys([*text, *extra]))
+    for part in parts(path, key):
+        wanted = part.inside(list(dict.fromkeys([*text, *extra])))
+        if not wanted:
+            raise InputError(
+                f"{key}={part.path} lies in folders that name every column wanted; keep one of "
+                "them in the file."
+            )
+        for block in _blocks(part.path, key, part.inside(text), wanted, remedy):
+            yield part.completed(block, text, extra)
+
+
+def _blocks(
+    path: Path, key: str, text: Sequence[str], wanted: list[str], remedy: str
+) -> Iterator[pa.Table]:
+    """Columns of one file."""
+    kind = suffix(path, key)
 
     def check(names: list[str]) -> None:
         if kind in CSV and len(names) == 1 and len(wanted) > 1:
@@ -67,8 +83,7 @@ def read_whole(
     path: Path, key: str, text: Sequence[str], extra: Sequence[str] = (), *, remedy: str = _USAGE
 ) -> pa.Table:
     """All rows of ``read_blocks``; the arguments are the same."""
-    blocks = read_blocks(path, key, text, extra, remedy=remedy)
-    return pa.concat_tables(blocks, promote_options="permissive")
+    return _joined(list(read_blocks(path, key, text, extra, remedy=remedy)), path, key)
 
 
 def read_every_column(path: Path, key: str, text: Sequence[str]) -> pa.Table:
@@ -82,7 +97,27 @@ def read_every_column(path: Path, key: str, text: Sequence[str]) -> pa.Table:
     Raises:
         InputError: If it is missing or damaged.
     """
-    kind = _kind(path, key)
+    tables = []
+    for part in parts(path, key):
+        table = _every_column(part.path, key, text)
+        tables.append(part.completed(table, list(part.columns), []))
+    return _joined(tables, path, key)
+
+
+def _joined(tables: list[pa.Table], path: Path, key: str) -> pa.Table:
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except MemoryError:
+        raise
+    except pa.ArrowException as error:
+        raise InputError(
+            f"{key}={path}: its files hold a column in different types ({first_line(error)}); "
+            "write them with the same."
+        ) from error
+
+
+def _every_column(path: Path, key: str, text: Sequence[str]) -> pa.Table:
+    kind = suffix(path, key)
     with _sentences(path, key):
         if kind in PARQUET:
             with pyarrow.parquet.ParquetFile(path, read_dictionary=_texts(path)) as file:
@@ -92,12 +127,6 @@ def read_every_column(path: Path, key: str, text: Sequence[str]) -> pa.Table:
     if table.num_columns == 1:
         _check_separator(path, key, table.column_names[0], CSV[kind])
     return table
-
-
-def _kind(path: Path, key: str) -> str:
-    if not path.is_file():  # nor a pipe or a device, which would be waited for
-        raise InputError(f"{key}={path} is not a file; give the path of a CSV or Parquet file.")
-    return suffix(path, key)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset
 
 from upo.errors import InputError, visible
 from upo.tables.kinds import NoIdError
@@ -23,6 +24,9 @@ def to_arrow(frame: Any, columns: list[str] | None, source: str) -> pa.Table:
         if isinstance(frame, pd.DataFrame):
             have = columns and [name for name in columns if name in frame.columns]
             table = pa.Table.from_pandas(frame[have] if have else frame, preserve_index=False)
+        elif isinstance(frame, pyarrow.dataset.Dataset):  # of several files
+            have = columns and [name for name in columns if name in frame.schema.names]
+            table = frame.to_table(columns=have or None)
         else:
             table = frame if isinstance(frame, pa.Table) else pa.table(frame)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:

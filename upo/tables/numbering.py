@@ -23,6 +23,10 @@ BLOCK = 2**22
 """Rows worked on at once, so that no step needs several copies of a whole column."""
 
 
+FEW = 2**16  # rows of a first block from which on a dictionary is worth avoiding
+CLOSE = 2**27  # how far apart the smallest and the largest of dense ids may lie, or 4 a row
+
+
 @dataclass
 class Numbered:
     """A column of ids: a number for each row, and the id that each number stands for."""
@@ -40,9 +44,11 @@ class Numbered:
 
 
 class Numbering:
-    """Numbers the ids of a column in the order of their first appearance, a block at a time.
+    """Numbers the ids of a column, a block at a time.
 
-    Held are the different ids and four bytes for each row, never the column itself.
+    Held are the different ids and four bytes for each row, never the column itself. Whole numbers
+    that lie close together are noted where they are, without a dictionary, and numbered in their
+    own order; other ids in the order of their first appearance.
 
     Args:
         parse: Take text as int64 where every id is a plain whole number (`7` or `7.0`, not `007`).
@@ -50,6 +56,7 @@ class Numbering:
 
     def __init__(self, *, parse: bool = False) -> None:
         self._parse = parse
+        self._dense: DenseIds | None = DenseIds()  # while it serves
         self._values: pa.Array | None = None
         self._numbers: list[np.ndarray[Any, np.dtype[np.int32]]] = []
 
@@ -59,6 +66,10 @@ class Numbering:
         Raises:
             NoIdError: If ids of this type are neither numbers nor text, such as lists.
         """
+        if self._dense is not None:
+            if self._dense.add(block):
+                return
+            self._leave_dense()
         fresh, rows = _distinct(block)
         if self._values is None:
             self._values, numbers = fresh, np.arange(len(fresh), dtype=np.int32)
@@ -75,6 +86,13 @@ class Numbering:
             numbers = np.zeros(1, np.int32)  # a block of nothing but empty cells
         self._numbers.append(numbers[rows])
 
+    def _leave_dense(self) -> None:
+        """Go on with a dictionary of what was seen."""
+        dense, self._dense = self._dense, None
+        if dense is not None and len(dense):
+            found = dense.result()
+            self._values, self._numbers = pa.array(found.values), [found.numbers]
+
     def _alike(self, fresh: pa.Array) -> pa.Array:
         """Both as text, or the few of the one as the type of the other."""
         assert self._values is not None  # of another type than this
@@ -89,6 +107,9 @@ class Numbering:
 
     def result(self) -> Numbered:
         """The whole column. What was added is forgotten."""
+        dense, self._dense = self._dense, DenseIds()
+        if dense is not None and len(dense):
+            return dense.result()
         values = pa.array([], pa.int64()) if self._values is None else self._values
         numbers = np.concatenate([np.zeros(0, np.int32), *self._numbers])
         self._values, self._numbers = None, []
@@ -98,6 +119,61 @@ class Numbering:
                 numbers = parsed.indices.to_numpy().astype(np.int32)[numbers]
             values = parsed.dictionary
         return Numbered(numbers, values.to_numpy(zero_copy_only=False))
+
+
+class DenseIds:
+    """Whole numbers noted by their distance from the first block's smallest one.
+
+    Four bytes a row, and one for each number between the smallest and the largest.
+    """
+
+    def __init__(self) -> None:
+        self._rows = self._base = self._low = 0
+        self._seen = np.zeros(0, dtype=bool)  # from _low on
+        self._offsets: list[np.ndarray[Any, np.dtype[np.int32]]] = []
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def add(self, block: pa.Array) -> bool:
+        """Note the ids of the next rows, unless they are none, or lie too far apart."""
+        if not pa.types.is_integer(block.type) or block.null_count or not len(block):
+            return False
+        if not self._rows and len(block) < FEW:
+            return False
+        low, high = (x.as_py() for x in pc.min_max(block).values())
+        if self._rows:
+            low, high = min(low, self._low), max(high, self._low + len(self._seen) - 1)
+        span = high - low + 1
+        if high >= 2**63 or span > min(max(CLOSE, 4 * (self._rows + len(block))), 2**31 - 1):
+            return False
+        values = block.cast(pa.int64()).to_numpy()
+        if not self._rows:
+            self._base = self._low = low
+        if span > len(self._seen):
+            wider = np.zeros(span, dtype=bool)
+            wider[self._low - low : self._low - low + len(self._seen)] = self._seen
+            self._low, self._seen = low, wider
+        self._seen[values - self._low] = True
+        self._offsets.append((values - self._base).astype(np.int32))
+        self._rows += len(block)
+        return True
+
+    def result(self) -> Numbered:
+        """The whole column, its ids ascending."""
+        places = np.flatnonzero(self._seen)
+        offsets = np.concatenate(self._offsets)
+        shift = self._base - self._low
+        if len(self._seen) <= 4 * self._rows + 2**20:
+            number = np.cumsum(self._seen, dtype=np.int32) - 1
+            for low in range(0, len(offsets), BLOCK):
+                part = offsets[low : low + BLOCK]
+                part[:] = number[part.astype(np.int64) + shift]
+        else:
+            for low in range(0, len(offsets), BLOCK):
+                part = offsets[low : low + BLOCK]
+                part[:] = np.searchsorted(places, part.astype(np.int64) + shift)
+        return Numbered(offsets, places + self._low)
 
 
 def _distinct(block: pa.Array) -> tuple[pa.Array, np.ndarray[Any, Any]]:
@@ -135,8 +211,12 @@ def join_ids(columns: Iterable[Numbered]) -> tuple[list[Tensor], Ids]:
         unique = pd.Index(np.sort(column.values))
         ids = unique if not len(ids) else ids.append(unique[ids.get_indexer(unique) < 0])
     indices = []
-    for column in columns:
-        index_of = ids.get_indexer(pd.Index(column.values)).astype(np.int32)
+    for place, column in enumerate(columns):
+        if place:
+            index_of = ids.get_indexer(pd.Index(column.values)).astype(np.int32)
+        else:  # its ids are the first, and sorted
+            index_of = np.empty(len(column.values), dtype=np.int32)
+            index_of[np.argsort(column.values)] = np.arange(len(column.values), dtype=np.int32)
         numbers = column.numbers
         for low in range(0, len(numbers), BLOCK):
             numbers[low : low + BLOCK] = index_of[numbers[low : low + BLOCK]]

@@ -63,13 +63,14 @@ class Times:
         if types.is_string(kind) or types.is_large_string(kind) or str(kind) == "string_view":
             text = pc.utf8_trim_whitespace(block.cast(pa.large_string()))
             text = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.large_string()), text)
+            moment = pc.replace_substring_regex(text, r"([:][0-9]{2}\.[0-9]{6})[0-9]+", r"\1")
             for to, found in ((pa.float64(), NUMBER), (pa.timestamp("us"), MOMENT)):
                 try:
-                    return found, self._numbers(text.cast(to))
+                    return found, self._numbers((text if found == NUMBER else moment).cast(to))
                 except pa.ArrowInvalid:
                     continue
             try:
-                return MOMENT, self._numbers(text.cast(pa.timestamp("us", tz="UTC")))
+                return MOMENT, self._numbers(moment.cast(pa.timestamp("us", tz="UTC")))
             except pa.ArrowInvalid as error:
                 raise InputError(self._wrong(pc.drop_null(text)[0].as_py())) from error
         if types.is_date(kind) or types.is_timestamp(kind):
