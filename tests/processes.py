@@ -3,6 +3,7 @@
 import multiprocessing
 
 import launched
+from torch.multiprocessing import start_processes
 
 FORK = multiprocessing.get_context("forkserver")
 # imports once, not for each run
@@ -14,3 +15,8 @@ def start(*overrides, **options):
     process = FORK.Process(target=launched.train, args=overrides, kwargs=options)
     process.start()
     return process
+
+
+def together(work, count, *args):
+    """Run ``work(rank, *args)`` in so many processes that have imported upo, to their ends."""
+    start_processes(work, args=args, nprocs=count, start_method="forkserver")

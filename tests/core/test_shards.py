@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 import torch
+from processes import together
 from torch import distributed as dist
-from torch.multiprocessing import spawn
 from worlds import by_rows, make_estimator, make_learners, make_space, replica
 
 from upo.core import lookups
@@ -14,6 +14,7 @@ from upo.core.optim import ReplicaAdam
 from upo.core.sampling import normal_rows, stream_key
 from upo.core.shards import Shard, sharded
 from upo.errors import InputError
+from upo.training.stack import diverged
 from upo.training.stage import StageModule, StagePlan
 
 SIZES = (2, 3)
@@ -41,6 +42,16 @@ def parts(shard, n=10):
     g = torch.Generator().manual_seed(shard.number)
     index = torch.randint(0, n, (2, 5 * shard.number), generator=g)  # the first asks for none
     return index, table(index).detach(), table.weight.detach(), table.range
+
+
+def lost(shard):
+    """What a process knows of replicas that diverged, one of them in a row of the last process."""
+    with sharded(shard):
+        estimator = make_estimator(make_space(SEEDS))
+        table = estimator.networks["prediction"].item
+        if shard.number == shard.of - 1:
+            table.weight.data[-1, 0] = torch.nan  # of the last replica
+        return diverged(estimator)
 
 
 def train(shard, path, batches, kind, rates):
@@ -72,7 +83,7 @@ def work(rank, folder):
                 "gloo", init_method=f"file://{folder}/init{size}", rank=rank, world_size=size
             )
             shard = Shard(rank, size)
-            found = parts(shard), [train(shard, *case) for case in CASES]
+            found = parts(shard), [train(shard, *case) for case in CASES], lost(shard)
             torch.save(found, f"{folder}/{size}-{rank}.pt")
             dist.destroy_process_group()
 
@@ -80,7 +91,7 @@ def work(rank, folder):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gloo")
-    spawn(work, args=(str(folder),), nprocs=max(SIZES))
+    together(work, max(SIZES), str(folder))
     return {n: [torch.load(folder / f"{n}-{r}.pt") for r in range(n)] for n in SIZES}
 
 
@@ -137,6 +148,12 @@ def test_processes_learn_what_one_does(ranks, size, case):
         # float64: another order of summation is left, over five steps of Adam
         torch.testing.assert_close(together, value, rtol=0, atol=1e-11, msg=name)
     assert spread == 18  # six tables, and two moments of each
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_process_knows_what_diverged_on_one(ranks, size):
+    for rank in ranks[size]:
+        assert rank[2].tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from processes import together
 from test_processes import NAMES, Run, configure
 from torch import distributed as dist
-from torch.multiprocessing import spawn
 
 from upo.core.shards import Shard, sharded
 from upo.errors import InputError
@@ -91,7 +91,7 @@ def found_by(configs, dtype, steps, folder):
             state = run.train(steps)
             alone[name] = state, run.drawn, run.measure(state)
     torch.save({name: state for name, (state, _, _) in alone.items()}, folder / "alone.pt")
-    spawn(work, args=(configs, dtype, steps, str(folder)), nprocs=max(SIZES))
+    together(work, max(SIZES), configs, dtype, steps, str(folder))
     ranks = {n: [torch.load(folder / f"{n}-{r}.pt") for r in range(n)] for n in SIZES}
     return alone, ranks
 

@@ -117,6 +117,20 @@ def test_every_stage_of_a_game_goes_on_with_another_number_of_processes(tmp_path
     check(folder, tmp_path / "alone")
 
 
+@pytest.mark.slow
+def test_replicas_that_are_done_leave_the_stack_on_every_process(tmp_path):
+    words = [
+        *(word for word in SHARDED if not word.startswith(("seeds", "estimator.stages"))),
+        *("seeds=5", "estimator.stages.debias.epochs=30", "estimator.stages.debias.patience=1"),
+        *("estimator.learners.prediction.optimizer.lr=0.05", "protocol=paper"),
+    ]
+    for count in (1, 2):
+        run(tmp_path / str(count), *words, processes=count)
+    best = [row["best_epoch"] for row in rows(tmp_path / "1")]
+    assert len(set(best)) > 1  # they stop at different times
+    check(tmp_path / "2", tmp_path / "1")
+
+
 def test_answers_are_those_of_whole_tables(tmp_path, alone):
     model = upo.load(alone)
     pairs = pd.DataFrame({"user": [0, 3, 39], "item": [29, 1, 0]})

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
 from upo.core.memory import freed_memory_kept
+from upo.core.shards import sharded
 from upo.errors import InputError
 from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
@@ -15,6 +16,7 @@ from upo.runs.assembly import build_estimator, build_stage
 from upo.runs.config import scheduled
 from upo.runs.fitting import StageFitting
 from upo.training.settings import trial_steps
+from upo.training.tables import shard_of
 from upo.training.trainer import companions, settle
 
 
@@ -43,14 +45,16 @@ def updated(
         config.resume = None
         for name in scheduled(config.estimator):
             config.estimator.stages[name].update(epochs=epochs, patience=0, select=False)
-    fresh = build_estimator(config.estimator, space)
+    shard = shard_of(config.trainer)  # of one process, whose rows start as those of any number
+    with sharded(shard):
+        fresh = build_estimator(config.estimator, space)
     take_over(fresh, trained)
     protocol = instantiate(config.protocol)
     fitting = StageFitting(
         config, None, progress=progress, trial_steps=trial_steps(config.trainer), limit=None
     )
     lengths = torch.full((space.replicas,), epochs)
-    with freed_memory_kept():
+    with sharded(shard), freed_memory_kept():
         for name in scheduled(config.estimator):
             of_prediction = config.estimator.stages[name].module == "debiasing"
             fitting.fit(
