@@ -1,13 +1,14 @@
 """Memory of each process, and what it learns, as tables are spread over more of them.
 
 UPO-DR on a random log: so many steps of every stage with spread tables on 1, 2 and 4 processes that
-meet through gloo. Of each process: bytes of its tables, their gradients and moments and the kept
-epoch; how far the peak of its resident memory rose above what it was before tables were made; and
-how far its rows are from those that one process has learned.
+meet through gloo, and a checkpoint. Of each process: bytes of its tables, their gradients and
+moments and the kept epoch; how far the peak of its resident memory rose above what it was before
+tables were made; and how far its rows are from those that one process has learned.
 """
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -31,7 +32,9 @@ from upo.fitted.settings import composed_run
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator, build_stage
 from upo.runs.config import scheduled
-from upo.training.callbacks import ReplicaSelection
+from upo.training.callbacks import History, ReplicaSelection
+from upo.training.checkpoint import StageCheckpoint
+from upo.training.logs import Stopwatch
 from upo.training.stage import StageModule
 
 MIB = 2**20
@@ -103,6 +106,11 @@ def train(o: argparse.Namespace, shard: Shard, folder: Path) -> dict[str, Any]:
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is that of now
     stages, selection, milliseconds = run(space, o, shard, o.steps)
+    with sharded(shard):
+        path = folder / f"checkpoints{shard.of}" / "debias.pt"
+        start = time.perf_counter()
+        StageCheckpoint(path, selection, History(), Stopwatch()).write(stages[-1], done=False)
+        milliseconds["checkpoint"] = [(time.perf_counter() - start) * 1e3, math.nan]
     estimator = stages[0].estimator
     found = {
         "tables": sum(x.nbytes for x in tensors(stages, selection)) / MIB,
@@ -205,8 +213,8 @@ def main(arguments: list[str] | None = None) -> None:
                 f"peak above the start {peak:,.0f} MiB ({peak * size / alone['peak']:.3f} of 1/N), "
                 f"farthest parameter {max(x['distance'] for x in found):.1e}"
             )
-            for stage, (wall, cpu) in found[0]["milliseconds"].items():
-                say(f"    {stage}: {wall:.0f} ms a step, {cpu:.0f} ms CPU of the first process")
+            for what, (wall, cpu) in found[0]["milliseconds"].items():
+                say(f"    {what}: {wall:.0f} ms, {cpu:.0f} ms CPU of the first process")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def flat(tree, prefix=""):
             yield f"{prefix}{key}", value
 
 
-@pytest.mark.parametrize("size", [2**26, 800], ids=["one file", "several"])
+@pytest.mark.parametrize("size", [2**23, 800], ids=["one file", "several"])
 @pytest.mark.parametrize(("of", "read_by"), [(1, 3), (3, 1), (3, 2)])
 def test_any_number_of_processes_reads_what_any_number_wrote(
     tmp_path, monkeypatch, size, of, read_by
@@ -63,7 +63,7 @@ def test_any_number_of_processes_reads_what_any_number_wrote(
     monkeypatch.setattr(in_parts, "PIECE", size)
     left, _, path = written(tmp_path, of)
     pieces = len(list(tmp_path.iterdir())) // (2 * of)
-    assert (pieces > 1) == (size < 2**26)
+    assert (pieces > 1) == (size < 2**23)
     for number in range(read_by):
         shard = Shard(number, read_by)
         _, expected = checkpoint(shard)

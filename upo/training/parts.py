@@ -21,7 +21,7 @@ from upo.core.shards import Shard
 from upo.errors import InputError
 from upo.training.stage import StageModule
 
-PIECE = 2**26  # elements of a process in one file, about: what is read at once
+PIECE = 2**23  # elements of a process in one file, about: what is copied or read at once
 MOST = 10_000  # files of a checkpoint
 KINDS = ("networks", "training")
 NUMBERS = (torch.float32, torch.float64, torch.bfloat16)
