@@ -8,9 +8,10 @@ from small_runs import build, composed
 
 from upo.core.shards import Shard, sharded
 from upo.errors import InputError
-from upo.training import parts as in_parts
+from upo.training import part_files
 from upo.training.checkpoint import save_atomically
-from upo.training.parts import files_of, parts_in, read_parts, remove_others, without_tables
+from upo.training.part_files import files_of, read_parts, remove_others, without_tables
+from upo.training.parts import parts_in
 
 SEEDS = [0, 3]
 SMALL = ["estimator.networks.prediction.dim=4", "estimator.networks.propensity.dim=4"]
@@ -60,14 +61,14 @@ def flat(tree, prefix=""):
 def test_any_number_of_processes_reads_what_any_number_wrote(
     tmp_path, monkeypatch, size, of, read_by
 ):
-    monkeypatch.setattr(in_parts, "PIECE", size)
+    monkeypatch.setattr(part_files, "PIECE", size)
     left, _, path = written(tmp_path, of)
     pieces = len(list(tmp_path.iterdir())) // (2 * of)
     assert (pieces > 1) == (size < 2**23)
     for number in range(read_by):
         shard = Shard(number, read_by)
         _, expected = checkpoint(shard)
-        content = in_parts._copied(left)
+        content = part_files._copied(left)
         read_parts(content, parts_in(content, path), path, shard)
         content.pop("parts")
         found, wanted = dict(flat(content)), dict(flat(expected))

@@ -21,14 +21,14 @@ from upo.core.shards import Shard, current_shard
 from upo.errors import InputError
 from upo.training.callbacks import History, ReplicaSelection
 from upo.training.logs import Stopwatch
-from upo.training.parts import (
+from upo.training.part_files import (
     all_wrote,
     files_of,
-    parts_in,
     read_parts,
     remove_others,
     without_tables,
 )
+from upo.training.parts import parts_in
 from upo.training.stage import StageModule
 
 SCHEMA = 1
