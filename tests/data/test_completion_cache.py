@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from processes import FORK
 from small_semisynthetic import QUICK, rows
 
 from upo.data.semisynthetic_cache import completed, fingerprint
@@ -63,3 +64,22 @@ def test_without_a_place_for_the_cache_a_run_goes_on(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert cached(tmp_path / "file").matrix.shape == (12, 9)
     assert "set dataset.cache_dir to a folder" in capsys.readouterr().err
+
+
+def _completed(folder, gate, queue):
+    gate.wait()
+    queue.put(cached(folder).matrix.tolist())
+
+
+def test_four_processes_complete_one_matrix(tmp_path):
+    gate, queue = FORK.Barrier(4), FORK.Queue()
+    processes = [FORK.Process(target=_completed, args=(tmp_path, gate, queue)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    found = [queue.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert found == [found[0]] * 4
+    assert len(list(tmp_path.iterdir())) == 1
+    assert cached(tmp_path, completion=Unexpected(**vars(QUICK))).matrix.tolist() == found[0]

@@ -108,6 +108,12 @@ def test_numbers_beside_text_become_text():
     assert (first.tolist(), second.tolist()) == ([1, 0], [2, 1])
 
 
+def test_numbers_beside_text_that_spells_numbers_are_numbers():
+    (first, second), ids = join_ids([numbered([[11, 7]]), numbered([["7.0", "9", "7"]])])
+    assert ids.tolist() == [7, 11, 9]
+    assert (first.tolist(), second.tolist()) == ([1, 0], [0, 2, 0])
+
+
 def test_rows_beyond_one_block(monkeypatch):
     monkeypatch.setattr(id_map, "BLOCK", 3)
     (index,), ids = join_ids([numbered([[5, 3, 5], [4, 3, 9, 5], [9]])])

@@ -214,7 +214,8 @@ class Fitted:
         answer, about 130,000 pairs are held at once, or the items of one user if those are more.
 
         Args:
-            users: Ids, or a single one; unseen ones get the items that please on average.
+            users: Ids, a single one, or a frame with the column of users, in which each counts
+                once; unseen ones get the items that please on average.
             k: Items for each user, at least 1.
             exclude_seen: Leave out the pairs that train has.
             progress: Draw a progress bar.
@@ -229,8 +230,12 @@ class Fitted:
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise InputError(f"k must be a whole number of at least 1, got {k!r}; try 10.")
         user, item = self.columns
-        single = isinstance(users, str) or not isinstance(users, Iterable)
-        asked = pd.DataFrame({user: [users] if single else list(users)})
+        if hasattr(users, "columns"):  # a frame, whose elements are names of columns
+            check_columns(users, [user], "users")
+            asked = to_arrow(users, [user], "users").to_pandas().drop_duplicates()
+        else:
+            single = isinstance(users, str) or not isinstance(users, Iterable)
+            asked = pd.DataFrame({user: [users] if single else list(users)})
         table = to_arrow(asked, [user], "users")
         check_nulls(table, "users")
         # every user once, and all unseen ones together, as they get the same

@@ -34,6 +34,12 @@ class Numbered:
     numbers: np.ndarray[Any, np.dtype[np.int32]]  # [N]
     values: Ids  # by number; all different
 
+    def by_value(self) -> Numbered:
+        """Text as whole numbers where every id is a plain one."""
+        if self.values.dtype.kind != "O":
+            return self
+        return _by_value(self.numbers, pa.array(self.values))
+
     @classmethod
     def of(cls, column: pa.ChunkedArray, *, parse: bool = False) -> Numbered:
         """A whole column, none of it empty; ``parse`` as for ``Numbering``."""
@@ -114,11 +120,19 @@ class Numbering:
         numbers = np.concatenate([np.zeros(0, np.int32), *self._numbers])
         self._values, self._numbers = None, []
         if self._parse and len(values):
-            parsed = as_whole_numbers(values).dictionary_encode()  # 7 and 7.0 are one
-            if len(parsed.dictionary) < len(values):
-                numbers = parsed.indices.to_numpy().astype(np.int32)[numbers]
-            values = parsed.dictionary
+            return _by_value(numbers, values)
         return Numbered(numbers, values.to_numpy(zero_copy_only=False))
+
+
+def _by_value(numbers: np.ndarray[Any, np.dtype[np.int32]], values: pa.Array) -> Numbered:
+    """A column whose text is read as whole numbers where every id is a plain one."""
+    parsed = as_whole_numbers(values)
+    if parsed is not values:
+        parsed = parsed.dictionary_encode()  # 7 and 7.0 are one
+        if len(parsed.dictionary) < len(values):
+            numbers = parsed.indices.to_numpy().astype(np.int32)[numbers]
+        parsed = parsed.dictionary
+    return Numbered(numbers, parsed.to_numpy(zero_copy_only=False))
 
 
 class DenseIds:
@@ -199,10 +213,12 @@ def join_ids(columns: Iterable[Numbered]) -> tuple[list[Tensor], Ids]:
 
     The ids of the first column come first, in ascending order (text by code point), then those that
     only the next one has, and so on: the indices of a column do not depend on those behind it.
-    Numbers in one column beside text in another all become text. The numbers of the columns are
-    overwritten.
+    Numbers in one column beside text in another that spells numbers are compared by value; beside
+    other text all become text. The numbers of the columns are overwritten.
     """
     columns = list(columns)
+    if len({column.values.dtype.kind for column in columns}) > 1:
+        columns = [column.by_value() for column in columns]
     if len({column.values.dtype.kind for column in columns}) > 1:
         for column in columns:
             column.values = column.values.astype(str).astype(object)
