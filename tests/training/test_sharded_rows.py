@@ -25,6 +25,7 @@ RUNS = {  # name -> estimator, overrides
     "fm": ("naive", ["backbone=fm", *START, "estimator.networks.prediction.init_scale=null"]),
 }
 REFUSED = {"autodebias", "kbdr", "kbips", "akbdr", "akbips", "wkb_dr", "wkb_ips"}
+FEW = ("naive", "ips", "upo_dr")
 REFUSED |= {"umvue_dr", "user_item_dr"}
 
 
@@ -96,14 +97,22 @@ def found_by(configs, dtype, steps, folder):
     return alone, ranks
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(10, id="10"), pytest.param(100, id="100", marks=pytest.mark.slow)],
-)
-def results(request, tmp_path_factory):
+def configs_of(names):
+    return {
+        name: configure(of, overrides) for name, (of, overrides) in RUNS.items() if name in names
+    }
+
+
+@pytest.fixture(scope="module")
+def few_steps(tmp_path_factory):
     """What one process and the ranks of two and of three find after some steps in float32."""
-    configs = {name: configure(of, overrides) for name, (of, overrides) in RUNS.items()}
-    return found_by(configs, torch.float32, request.param, tmp_path_factory.mktemp("gloo"))
+    return found_by(configs_of(FEW), torch.float32, 6, tmp_path_factory.mktemp("gloo"))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The same after 100 steps of every stage."""
+    return found_by(configs_of(RUNS), torch.float32, 100, tmp_path_factory.mktemp("gloo"))
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +150,13 @@ def compare(results, name, size, tolerance, of_metrics):
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", FEW)
+def test_a_few_steps_are_those_of_one_process(few_steps, name, size):
+    compare(few_steps, name, size, 1e-5, 1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", RUNS)
 def test_processes_learn_what_one_does(results, name, size):
     # float32, carried through the steps of every stage. Metrics of the same parameters: where a row
@@ -155,7 +171,13 @@ def test_every_row_learns_what_one_process_does(every_row, name, size):
     compare(every_row, name, size, 1e-11, 1e-9)  # float64: another order of summation
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in {"kbips", "upo_dr"} else pytest.mark.slow)
+        for name in NAMES
+    ],
+)
 def test_what_needs_whole_tables_says_so_before_training(name):
     said = refused(configure(name))
     assert (said is not None) == (name in REFUSED), said
