@@ -58,10 +58,10 @@ def _plain_text(table: pa.Table) -> pa.Table:
     """Text as the type that Arrow computes with; polars gives string views."""
     for place, field in enumerate(table.schema):
         column = table[field.name]
-        if pa.types.is_dictionary(field.type) and pa.types.is_string_view(field.type.value_type):
+        if pa.types.is_dictionary(field.type) and str(field.type.value_type) == "string_view":
             parts = [(part.indices, part.dictionary.cast(pa.string())) for part in column.chunks]
             text = pa.chunked_array([pa.DictionaryArray.from_arrays(*part) for part in parts])
-        elif pa.types.is_string_view(field.type):
+        elif str(field.type) == "string_view":
             text = column.cast(pa.large_string())
         else:
             continue
