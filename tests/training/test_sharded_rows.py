@@ -3,7 +3,8 @@
 import pytest
 import torch
 from processes import together
-from test_processes import NAMES, Run, configure
+from rows import NAMES
+from test_processes import Run, configure
 from torch import distributed as dist
 
 from upo.core.shards import Shard, sharded
