@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from processes import together
 from torch import distributed as dist
-from torch.multiprocessing import spawn
 from worlds import make_estimator, make_learners, make_space, parameters
 
 from upo.core import distributed
@@ -105,7 +105,7 @@ def work(rank, folder):
 def results(tmp_path_factory):
     """World size -> what each of its ranks found; the ranks of two are also ranks of three."""
     folder = tmp_path_factory.mktemp("gloo")
-    spawn(work, args=(str(folder),), nprocs=max(GAMES))
+    together(work, max(GAMES), str(folder))
     return {n: [torch.load(folder / f"{n}-{r}.pt") for r in range(n)] for n in GAMES}
 
 

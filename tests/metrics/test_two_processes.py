@@ -5,8 +5,8 @@ import warnings
 import pytest
 import torch
 from metric_cases import CASES, N, make_data, replica
+from processes import together
 from torch import distributed
-from torch.multiprocessing import spawn
 
 SHARES = {  # rows of rank 0 and rank 1; users and ties are split between them
     "uneven": (slice(0, 29), slice(29, N)),
@@ -54,7 +54,7 @@ def work(rank, folder):
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gloo")
-    spawn(work, args=(str(folder),), nprocs=2)
+    together(work, 2, str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 

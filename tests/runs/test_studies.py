@@ -138,6 +138,7 @@ def study(tmp_path, *overrides):
     return said(command)
 
 
+@pytest.mark.slow
 def test_a_study_of_ones_own_goes_from_command_to_figure(tmp_path):
     first = study(tmp_path)
     assert first.count("Results will land in") == 4

@@ -7,6 +7,7 @@ import torch
 from small_runs import build, composed, fit
 from worlds import make_estimator, make_space
 
+from upo.core import shards
 from upo.core.sampling import EpochStream, Permutation
 from upo.data.semisynthetic_world import TrainCells
 from upo.errors import InputError
@@ -99,7 +100,7 @@ def test_ranks_judge_their_shares(monkeypatch):
     parts = []
     monkeypatch.setattr(held_cells, "batch_sum", lambda x: parts.append(x.sum(-1)) or x.sum(-1))
     for me in range(3):
-        monkeypatch.setattr(held_cells, "share", lambda n, me=me: (n * me // 3, n * (me + 1) // 3))
+        monkeypatch.setattr(shards, "share", lambda n, me=me: (n * me // 3, n * (me + 1) // 3))
         HeldCells(estimator.space).cross_entropy(estimator)
     total = sum(parts)
     # float32 networks, on batches of other sizes

@@ -10,9 +10,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
+from processes import together
 from rows import KINDS, NAMES
 from torch import distributed as dist
-from torch.multiprocessing import spawn
 
 from upo.evaluation.diagnostics import Diagnostics
 from upo.evaluation.mar import MarSet, heldout_error
@@ -105,10 +105,10 @@ class Run:
         return values
 
 
-def work(rank, configs, dtype, steps, folder):
+def work(rank, configs, dtype, steps, folder, sizes):
     torch.set_num_threads(1)
     states = torch.load(f"{folder}/alone.pt")
-    for size in SIZES:
+    for size in sizes:
         if rank < size:
             dist.init_process_group(
                 "gloo", init_method=f"file://{folder}/init{size}", rank=rank, world_size=size
@@ -131,14 +131,23 @@ SETTINGS = {
     "float32-100": (torch.float32, 100, 1e-5, 1e-9),
     "float64-100": (torch.float64, 100, 1e-11, 1e-9),
 }
-LONG = [key for key in SETTINGS if key != "float64"]
 
 
 @pytest.fixture(scope="module")
-def results(request, tmp_path_factory):
-    """What one process and the ranks of two and of three find; the tolerances."""
-    dtype, steps, *tolerances = SETTINGS[request.param]
-    names = KINDS if request.param == "float64" else NAMES
+def kinds(tmp_path_factory):
+    """What one process and the ranks of two and of three find, of the rows that differ in kind."""
+    return found_by(KINDS, "float64", [max(SIZES)], tmp_path_factory)
+
+
+@pytest.fixture(scope="module", params=[key for key in SETTINGS if key != "float64"])
+def every_row(request, tmp_path_factory):
+    """The same of all rows."""
+    return found_by(NAMES, request.param, SIZES, tmp_path_factory)
+
+
+def found_by(names, setting, sizes, tmp_path_factory):
+    """Of one process and of several, and the tolerances."""
+    dtype, steps, *tolerances = SETTINGS[setting]
     folder = tmp_path_factory.mktemp("gloo")
     configs, alone = {name: configure(name) for name in names}, {}
     for name, config in configs.items():
@@ -146,19 +155,24 @@ def results(request, tmp_path_factory):
         state = run.train(steps)
         alone[name] = state, run.drawn, run.measure(state)
     torch.save({name: state for name, (state, _, _) in alone.items()}, folder / "alone.pt")
-    spawn(work, args=(configs, dtype, steps, str(folder)), nprocs=max(SIZES))
-    ranks = {n: [torch.load(folder / f"{n}-{r}.pt") for r in range(n)] for n in SIZES}
+    together(work, max(sizes), configs, dtype, steps, str(folder), sizes)
+    ranks = {n: [torch.load(folder / f"{n}-{r}.pt") for r in range(n)] for n in sizes}
     return alone, ranks, tolerances
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_processes_learn_what_one_does(kinds, name):
+    compare(kinds, name, max(SIZES))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(
-    ("results", "name"),
-    [("float64", name) for name in KINDS]
-    + [pytest.param(key, name, marks=pytest.mark.slow) for key in LONG for name in NAMES],
-    indirect=["results"],
-)
-def test_processes_learn_what_one_does(results, name, size):
+@pytest.mark.parametrize("name", NAMES)
+def test_processes_learn_what_one_does_over_many_steps(every_row, name, size):
+    compare(every_row, name, size)
+
+
+def compare(results, name, size):
     alone, ranks, (tolerance, of_metrics) = results
     state, drawn, metrics = alone[name]
     slices = [rank[name][1] for rank in ranks[size]]

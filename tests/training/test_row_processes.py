@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 import torch
+from processes import together
 from torch import distributed as dist
-from torch.multiprocessing import spawn
 from worlds import by_rows, make_estimator, make_learners, make_space, replica
 
 from upo.core import lookups
@@ -67,7 +67,7 @@ def work(rank, folder):
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gloo")
-    spawn(work, args=(str(folder),), nprocs=max(SIZES))
+    together(work, max(SIZES), str(folder))
     return {n: [torch.load(folder / f"{n}-{r}.pt") for r in range(n)] for n in SIZES}
 
 
