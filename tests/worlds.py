@@ -4,6 +4,7 @@ from functools import partial
 
 import torch
 
+from upo.core import lookups
 from upo.core.optim import ReplicaAdam
 from upo.core.row_adam import RowAdam
 from upo.functional.imputation import omega_jl
@@ -19,6 +20,7 @@ from upo.models.imputation import PseudoLabel
 from upo.models.propensity import AdditivePropensity
 from upo.models.weighting import ClippedPropensity
 from upo.pairs import PairSpace
+from upo.training.stage import StageModule, StagePlan
 
 N_USERS, N_ITEMS = 12, 17
 
@@ -83,6 +85,41 @@ def make_learners(estimator, lr=0.02, beta=1.0, make=adam, penalty=None):
             estimator, optimizer=optimizer, omega=omega_jl, penalty=penalty
         ),
     }
+
+
+# batches that two or three ranks do not share evenly
+PLANS = {"few": (3, 7), "many": (37, 101)}
+PATHS = {"rows": 0, "table": 10**6, "by size": lookups.ROWS_PER_LOOKUP}
+KINDS = {"by rows": by_rows, "dense": lambda lr: partial(ReplicaAdam, lr=lr)}
+
+
+def after_steps(seeds, path, batches, kind, rates, penalty, steps):
+    """Parameters and moments after some joint steps in float64.
+
+    Args:
+        seeds: Of the replicas.
+        path: Of ``PATHS``: whether looked-up rows are gathered, or tables read whole.
+        batches: Of ``PLANS``.
+        kind: Of ``KINDS``, the optimiser.
+        rates: One, or one for each replica.
+        penalty: Of the tables.
+        steps: How many.
+    """
+    lookups.ROWS_PER_LOOKUP = PATHS[path]
+    estimator = make_estimator(make_space(seeds))
+    estimator.networks.to(torch.float64)
+    learners = make_learners(estimator, rates, make=KINDS[kind], penalty=penalty)
+    observed, pairs = PLANS[batches]
+    plan = StagePlan(epochs=1, observed_batch=observed, pair_batch=pairs)
+    module = StageModule(estimator, learners, plan, "debias")
+    for batch in module.sampler.chunk(0, steps):
+        module._step(batch)
+    lookups.ROWS_PER_LOOKUP = PATHS["by size"]
+    found = dict(estimator.networks.state_dict())
+    for name, learner in learners.items():
+        for number, state in learner.optimizer.state_dict()["state"].items():
+            found |= {f"{name} {number} {key}": value for key, value in state.items()}
+    return {key: value.detach().clone() for key, value in found.items()}
 
 
 def parameters(module):

@@ -4,8 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from processes import together
-from torch import distributed as dist
+from processes import found_by_ranks
 from worlds import make_estimator, make_learners, make_space, parameters
 
 from upo.core import distributed
@@ -90,23 +89,14 @@ def everything(rules):
     }
 
 
-def work(rank, folder):
-    torch.set_num_threads(1)
-    for size, rule in GAMES.items():
-        if rank < size:
-            dist.init_process_group(
-                "gloo", init_method=f"file://{folder}/init{size}", rank=rank, world_size=size
-            )
-            torch.save(everything([rule]), f"{folder}/{size}-{rank}.pt")
-            dist.destroy_process_group()
+def of_a_rank(_, size):
+    return everything([GAMES[size]])
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """World size -> what each of its ranks found; the ranks of two are also ranks of three."""
-    folder = tmp_path_factory.mktemp("gloo")
-    together(work, max(GAMES), str(folder))
-    return {n: [torch.load(folder / f"{n}-{r}.pt") for r in range(n)] for n in GAMES}
+    """World size -> what each of its ranks found."""
+    return found_by_ranks(of_a_rank, list(GAMES), tmp_path_factory.mktemp("gloo"))
 
 
 @pytest.fixture(scope="module")

@@ -1,31 +1,21 @@
 """Tables that are spread over processes: initial rows, lookups and steps are those of one."""
 
-from functools import partial
-
 import pytest
 import torch
-from processes import together
-from torch import distributed as dist
-from worlds import by_rows, make_estimator, make_learners, make_space, replica
+from processes import found_by_ranks
+from worlds import PATHS, after_steps, make_estimator, make_space, replica
 
-from upo.core import lookups
 from upo.core.layers import ReplicaEmbedding
-from upo.core.optim import ReplicaAdam
 from upo.core.sampling import normal_rows, stream_key
 from upo.core.shards import Shard, sharded
 from upo.errors import InputError
 from upo.training.stack import diverged
-from upo.training.stage import StageModule, StagePlan
 
 SIZES = (2, 3)
 SEEDS = [0, 1, 2]
 STEPS = 5
 PENALTY = {"rows": [0.05, 0.0, 0.2], "biases": 0.1}
 RATES = [0.02, 0.01, 0.05]
-# batches that two or three ranks do not share evenly
-PLANS = {"few": (3, 7), "many": (37, 101)}
-PATHS = {"rows": 0, "table": 10**6, "by size": lookups.ROWS_PER_LOOKUP}
-KINDS = {"by rows": by_rows, "dense": lambda lr: partial(ReplicaAdam, lr=lr)}
 CASES = [
     ("rows", "few", "by rows", "one"),
     ("rows", "many", "by rows", "own"),
@@ -54,45 +44,21 @@ def lost(shard):
         return diverged(estimator)
 
 
-def train(shard, path, batches, kind, rates):
-    """Parameters and moments after some joint steps in float64."""
-    lookups.ROWS_PER_LOOKUP = PATHS[path]
-    with sharded(shard):
-        estimator = make_estimator(make_space(SEEDS))
-    estimator.networks.to(torch.float64)
+def train(shard, path, batches, kind, rates, *, seeds=SEEDS, penalty=PENALTY):
+    """What is after some steps with this process's part of the tables."""
     rate = RATES if rates == "own" else 0.03
-    learners = make_learners(estimator, rate, make=KINDS[kind], penalty=PENALTY)
-    observed, pairs = PLANS[batches]
-    plan = StagePlan(epochs=1, observed_batch=observed, pair_batch=pairs)
-    module = StageModule(estimator, learners, plan, "debias")
-    for batch in module.sampler.chunk(0, STEPS):
-        module._step(batch)
-    lookups.ROWS_PER_LOOKUP = PATHS["by size"]
-    found = dict(estimator.networks.state_dict())
-    for name, learner in learners.items():
-        for number, state in learner.optimizer.state_dict()["state"].items():
-            found |= {f"{name} {number} {key}": value for key, value in state.items()}
-    return {key: value.detach().clone() for key, value in found.items()}
+    with sharded(shard):
+        return after_steps(seeds, path, batches, kind, rate, penalty, STEPS)
 
 
-def work(rank, folder):
-    torch.set_num_threads(1)
-    for size in SIZES:
-        if rank < size:
-            dist.init_process_group(
-                "gloo", init_method=f"file://{folder}/init{size}", rank=rank, world_size=size
-            )
-            shard = Shard(rank, size)
-            found = parts(shard), [train(shard, *case) for case in CASES], lost(shard)
-            torch.save(found, f"{folder}/{size}-{rank}.pt")
-            dist.destroy_process_group()
+def of_a_rank(rank, size):
+    shard = Shard(rank, size)
+    return parts(shard), [train(shard, *case) for case in CASES], lost(shard)
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gloo")
-    together(work, max(SIZES), str(folder))
-    return {n: [torch.load(folder / f"{n}-{r}.pt") for r in range(n)] for n in SIZES}
+    return found_by_ranks(of_a_rank, SIZES, tmp_path_factory.mktemp("gloo"))
 
 
 def whole(parts, value):
@@ -159,14 +125,9 @@ def test_every_process_knows_what_diverged_on_one(ranks, size):
 @pytest.mark.parametrize("path", PATHS)
 def test_a_replica_equals_its_seed_alone(path):
     stack = train(Shard(0, 1), path, "few", "by rows", "one")
-    global SEEDS, PENALTY
-    seeds, penalty = SEEDS, PENALTY
-    for r, seed in enumerate(seeds):
-        SEEDS, PENALTY = [seed], penalty | {"rows": penalty["rows"][r]}
-        try:
-            alone = train(Shard(0, 1), path, "few", "by rows", "one")
-        finally:
-            SEEDS, PENALTY = seeds, penalty
+    for r, seed in enumerate(SEEDS):
+        penalty = PENALTY | {"rows": PENALTY["rows"][r]}
+        alone = train(Shard(0, 1), path, "few", "by rows", "one", seeds=[seed], penalty=penalty)
         for name, value in alone.items():
             if value.numel() > 1 or not name.endswith("step"):
                 torch.testing.assert_close(

@@ -10,9 +10,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
-from processes import together
+from processes import found_by_ranks
 from rows import KINDS, NAMES
-from torch import distributed as dist
 
 from upo.evaluation.diagnostics import Diagnostics
 from upo.evaluation.mar import MarSet, heldout_error
@@ -105,21 +104,25 @@ class Run:
         return values
 
 
-def work(rank, configs, dtype, steps, folder, sizes):
-    torch.set_num_threads(1)
-    states = torch.load(f"{folder}/alone.pt")
-    for size in sizes:
-        if rank < size:
-            dist.init_process_group(
-                "gloo", init_method=f"file://{folder}/init{size}", rank=rank, world_size=size
-            )
-            found = {}
-            for name, config in configs.items():
-                run = Run(config, dtype)
-                state = run.train(steps)
-                found[name] = state, run.drawn, run.measure(states[name])
-            torch.save(found, f"{folder}/{size}-{rank}.pt")
-            dist.destroy_process_group()
+def of_a_rank(_, __, configs, dtype, steps, states):
+    """Of each estimator, of which the parameters that one process has learned lie in a file."""
+    states, found = torch.load(states), {}
+    for name, config in configs.items():
+        run = Run(config, dtype)
+        state = run.train(steps)
+        found[name] = state, run.drawn, run.measure(states[name])
+    return found
+
+
+def of_one(configs, dtype, steps, folder):
+    """What one process finds, and a file of what it has learned."""
+    alone, states = {}, folder / "alone.pt"
+    for name, config in configs.items():
+        run = Run(config, dtype)
+        state = run.train(steps)
+        alone[name] = state, run.drawn, run.measure(state)
+    torch.save({name: state for name, (state, _, _) in alone.items()}, states)
+    return alone, states
 
 
 # type, steps, tolerance of parameters and of metrics of the same parameters: a sigmoid's last bit
@@ -148,15 +151,10 @@ def every_row(request, tmp_path_factory):
 def found_by(names, setting, sizes, tmp_path_factory):
     """Of one process and of several, and the tolerances."""
     dtype, steps, *tolerances = SETTINGS[setting]
+    configs = {name: configure(name) for name in names}
     folder = tmp_path_factory.mktemp("gloo")
-    configs, alone = {name: configure(name) for name in names}, {}
-    for name, config in configs.items():
-        run = Run(config, dtype)
-        state = run.train(steps)
-        alone[name] = state, run.drawn, run.measure(state)
-    torch.save({name: state for name, (state, _, _) in alone.items()}, folder / "alone.pt")
-    together(work, max(sizes), configs, dtype, steps, str(folder), sizes)
-    ranks = {n: [torch.load(folder / f"{n}-{r}.pt") for r in range(n)] for n in sizes}
+    alone, states = of_one(configs, dtype, steps, folder)
+    ranks = found_by_ranks(of_a_rank, sizes, folder, configs, dtype, steps, states)
     return alone, ranks, tolerances
 
 
@@ -172,15 +170,27 @@ def test_processes_learn_what_one_does_over_many_steps(every_row, name, size):
     compare(every_row, name, size)
 
 
-def compare(results, name, size):
-    alone, ranks, (tolerance, of_metrics) = results
-    state, drawn, metrics = alone[name]
-    slices = [rank[name][1] for rank in ranks[size]]
+def same_batches(slices, drawn):
+    """Slices of all ranks, put together, are the batches of one process."""
     assert drawn
     assert all(
         torch.equal(torch.cat(parts, -1), whole)
         for *parts, whole in zip(*slices, drawn, strict=True)
     )
+
+
+def same_metrics(measured, metrics, tolerance):
+    assert measured.keys() == metrics.keys()
+    for metric, value in metrics.items():
+        torch.testing.assert_close(
+            measured[metric], value, rtol=0, atol=tolerance, equal_nan=True, msg=metric
+        )
+
+
+def compare(results, name, size):
+    alone, ranks, (tolerance, of_metrics) = results
+    state, drawn, metrics = alone[name]
+    same_batches([rank[name][1] for rank in ranks[size]], drawn)
     for rank in ranks[size]:
         learned, _, measured = rank[name]
         assert learned.keys() == state.keys()
@@ -188,11 +198,7 @@ def compare(results, name, size):
             torch.testing.assert_close(learned[role], value, rtol=0, atol=tolerance, msg=role)
             # the ranks never part, as all apply the same summed gradient
             assert torch.equal(learned[role], ranks[size][0][name][0][role])
-        assert measured.keys() == metrics.keys()
-        for metric, value in metrics.items():
-            torch.testing.assert_close(
-                measured[metric], value, rtol=0, atol=of_metrics, equal_nan=True, msg=metric
-            )
+        same_metrics(measured, metrics, of_metrics)
 
 
 SMALL = [

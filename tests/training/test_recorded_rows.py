@@ -4,7 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-from small_runs import CONF, build, composed
+from rows import NAMES
+from small_runs import build, composed
 
 from upo.learners.imputation import ImputationLearner
 from upo.learners.propensity import PropensityLearner
@@ -17,7 +18,7 @@ STEPWISE = {row: {"debias"} for row in LABELLED} | {
     for row in ("kbips", "kbdr", "akbips", "akbdr", "wkb_ips", "wkb_dr")
 }
 FAST = ("naive", "snips", "upo_ips", "dr_jl", "upo_dr", "mr", "tdr_jl", "dce_dr", "upo_dr scaled")
-ALL = {row: (row,) for row in sorted(path.stem for path in (CONF / "estimator").glob("*.yaml"))} | {
+ALL = {row: (row,) for row in NAMES} | {
     "upo_dr scaled": ("upo_dr", "propensity=upo_scaled"),
     "upo_dr errors": ("upo_dr", "propensity=upo_errors"),
     "metrics": ("dr_jl", "propensity=multi_metric"),

@@ -1,47 +1,15 @@
 """Steps on looked-up rows on two and three processes are those of one, and of one replica alone."""
 
-from functools import partial
-
 import pytest
 import torch
-from processes import together
-from torch import distributed as dist
-from worlds import by_rows, make_estimator, make_learners, make_space, replica
-
-from upo.core import lookups
-from upo.core.optim import ReplicaAdam
-from upo.training.stage import StageModule, StagePlan
+from processes import found_by_ranks
+from worlds import KINDS, PATHS, PLANS, after_steps, replica
 
 SIZES = (2, 3)
 SEEDS = (0, 1, 2)
 STEPS = 8
 PENALTY = {"rows": [0.05, 0.0, 0.2], "biases": 0.1}
 RATES = [0.02, 0.01, 0.05]
-# batches that two or three ranks do not share evenly
-PLANS = {"few": (3, 7), "many": (37, 101)}
-PATHS = {"rows": 0, "table": 10**6, "by size": lookups.ROWS_PER_LOOKUP}
-KINDS = {"by rows": by_rows, "dense": lambda lr: partial(ReplicaAdam, lr=lr)}
-
-
-def train(seeds, path, batches, kind, rates, penalty):
-    """Parameters and moments after some joint steps in float64."""
-    lookups.ROWS_PER_LOOKUP = PATHS[path]
-    space = make_space(seeds)
-    estimator = make_estimator(space)
-    estimator.networks.to(torch.float64)
-    learners = make_learners(estimator, rates, make=KINDS[kind], penalty=penalty)
-    observed, pairs = PLANS[batches]
-    plan = StagePlan(epochs=1, observed_batch=observed, pair_batch=pairs)
-    module = StageModule(estimator, learners, plan, "debias")
-    for batch in module.sampler.chunk(0, STEPS):
-        module._step(batch)
-    lookups.ROWS_PER_LOOKUP = PATHS["by size"]
-    found = dict(estimator.networks.state_dict())
-    for name, learner in learners.items():
-        for number, state in learner.optimizer.state_dict()["state"].items():
-            found |= {f"{name} {number} {key}": value for key, value in state.items()}
-    return {key: value.detach().clone() for key, value in found.items()}
-
 
 CASES = [
     (path, batches, kind)
@@ -52,23 +20,17 @@ CASES = [
 ]
 
 
-def work(rank, folder):
-    torch.set_num_threads(1)
-    for size in SIZES:
-        if rank < size:
-            dist.init_process_group(
-                "gloo", init_method=f"file://{folder}/init{size}", rank=rank, world_size=size
-            )
-            found = [train(SEEDS, *case, RATES, PENALTY) for case in CASES]
-            torch.save(found, f"{folder}/{size}-{rank}.pt")
-            dist.destroy_process_group()
+def train(seeds, path, batches, kind, rates, penalty):
+    return after_steps(seeds, path, batches, kind, rates, penalty, STEPS)
+
+
+def of_a_rank(*_):
+    return [train(SEEDS, *case, RATES, PENALTY) for case in CASES]
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gloo")
-    together(work, max(SIZES), str(folder))
-    return {n: [torch.load(folder / f"{n}-{r}.pt") for r in range(n)] for n in SIZES}
+    return found_by_ranks(of_a_rank, SIZES, tmp_path_factory.mktemp("gloo"))
 
 
 @pytest.mark.parametrize("size", SIZES)

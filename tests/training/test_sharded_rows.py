@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from processes import together
+from processes import found_by_ranks
 from rows import NAMES
-from test_processes import Run, configure
-from torch import distributed as dist
+from test_processes import Run, configure, of_one, same_batches, same_metrics
 
 from upo.core.shards import Shard, sharded
 from upo.errors import InputError
@@ -26,8 +25,8 @@ RUNS = {  # name -> estimator, overrides
     "fm": ("naive", ["backbone=fm", *START, "estimator.networks.prediction.init_scale=null"]),
 }
 REFUSED = {"autodebias", "kbdr", "kbips", "akbdr", "akbips", "wkb_dr", "wkb_ips"}
-FEW = ("naive", "ips", "upo_dr")
 REFUSED |= {"umvue_dr", "user_item_dr"}
+FEW = ("naive", "ips", "upo_dr")
 
 
 def refused(config):
@@ -43,29 +42,20 @@ def refused(config):
     return None
 
 
-def work(rank, configs, dtype, steps, folder):
-    torch.set_num_threads(1)
-    states = torch.load(f"{folder}/alone.pt")
-    for size in SIZES:
-        if rank < size:
-            dist.init_process_group(
-                "gloo", init_method=f"file://{folder}/init{size}", rank=rank, world_size=size
-            )
-            found = {}
-            with sharded(Shard(rank, size)):
-                for name, config in configs.items():
-                    run = Run(config, dtype)
-                    state = run.train(steps)
-                    tables = spread_in(run.estimator)
-                    parts = {
-                        key: value
-                        if key not in tables
-                        else own(value, tables[key], Shard(rank, size))
-                        for key, value in states[name].items()
-                    }
-                    found[name] = state, run.drawn, run.measure(parts), tables
-            torch.save(found, f"{folder}/{size}-{rank}.pt")
-            dist.destroy_process_group()
+def of_a_rank(rank, size, configs, dtype, steps, states):
+    """As in test_processes, and which tables are spread."""
+    states, found, shard = torch.load(states), {}, Shard(rank, size)
+    with sharded(shard):
+        for name, config in configs.items():
+            run = Run(config, dtype)
+            state = run.train(steps)
+            tables = spread_in(run.estimator)
+            parts = {
+                key: own(value, tables[key], shard) if key in tables else value
+                for key, value in states[name].items()
+            }
+            found[name] = state, run.drawn, run.measure(parts), tables
+    return found
 
 
 def spread_in(estimator):
@@ -86,16 +76,9 @@ def own(value, n, shard):
 
 
 def found_by(configs, dtype, steps, folder):
-    alone = {}
     with sharded(Shard(0, 1)):
-        for name, config in configs.items():
-            run = Run(config, dtype)
-            state = run.train(steps)
-            alone[name] = state, run.drawn, run.measure(state)
-    torch.save({name: state for name, (state, _, _) in alone.items()}, folder / "alone.pt")
-    together(work, max(SIZES), configs, dtype, steps, str(folder))
-    ranks = {n: [torch.load(folder / f"{n}-{r}.pt") for r in range(n)] for n in SIZES}
-    return alone, ranks
+        alone, states = of_one(configs, dtype, steps, folder)
+    return alone, found_by_ranks(of_a_rank, SIZES, folder, configs, dtype, steps, states)
 
 
 def configs_of(names):
@@ -126,12 +109,7 @@ def every_row(tmp_path_factory):
 def compare(results, name, size, tolerance, of_metrics):
     alone, ranks = results
     state, drawn, metrics = alone[name]
-    slices = [rank[name][1] for rank in ranks[size]]
-    assert drawn
-    assert all(
-        torch.equal(torch.cat(parts, -1), whole)
-        for *parts, whole in zip(*slices, drawn, strict=True)
-    )
+    same_batches([rank[name][1] for rank in ranks[size]], drawn)
     tables = ranks[size][0][name][3]
     assert tables
     for role, value in state.items():
@@ -142,12 +120,7 @@ def compare(results, name, size, tolerance, of_metrics):
         for part in parts:
             torch.testing.assert_close(part, value, rtol=0, atol=tolerance, msg=role)
     for rank in ranks[size]:
-        measured = rank[name][2]
-        assert measured.keys() == metrics.keys()
-        for metric, value in metrics.items():
-            torch.testing.assert_close(
-                measured[metric], value, rtol=0, atol=of_metrics, equal_nan=True, msg=metric
-            )
+        same_metrics(rank[name][2], metrics, of_metrics)
 
 
 @pytest.mark.parametrize("size", SIZES)
