@@ -313,8 +313,7 @@ class _Table:
                 item_features=self.features[1],
                 name=dataset.name,
             )
-            if dataset.test_after is not None:
-                data = later_as_test(data, dataset.test_after)
+            data = later_as_test(data, dataset.test_after)
             return config, InMemoryDataModule(data, dataset.drop_overlap, dataset.k)
 
 

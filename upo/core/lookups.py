@@ -73,10 +73,7 @@ class TableGradient:
         share: ``[R * n, 1]``, where the whole table is read: how often each row was looked up, each
             time divided by the size of the batch.
         all_rows: The table was used otherwise too, which counts as looking up every row.
-        sharded: Rows of the table lie on other processes too.
     """
-
-    sharded = False
 
     def __init__(self, weight: Tensor, replicas: int, *, by_rows: bool) -> None:
         self.replicas, self.by_rows = replicas, by_rows
@@ -129,6 +126,11 @@ class TableGradient:
         n = len(self.total) // self.replicas
         looked_up = sum(lookup.size for lookup in self.lookups)
         return self.by_rows and not self.dense and are_few(looked_up, n)
+
+    @property
+    def exchanged(self) -> bool:
+        """Whether ``exchange`` makes the lookups of all ranks those of each."""
+        return self.row_wise
 
     @property
     def rows(self) -> Tensor:  # [R, B]

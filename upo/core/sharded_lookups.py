@@ -47,8 +47,6 @@ class ShardGradient(TableGradient):
         n: Rows of the whole table of a replica.
     """
 
-    sharded = True
-
     def __init__(self, weight: Tensor, replicas: int, *, by_rows: bool, n: int) -> None:
         super().__init__(weight, replicas, by_rows=by_rows)
         self.n = n
@@ -76,6 +74,11 @@ class ShardGradient(TableGradient):
     def row_wise(self) -> bool:
         """Whether rows are gathered and scattered: as they would be of the whole table."""
         return self.by_rows and are_few(sum(x.size for x in self.asked), self.n)
+
+    @property
+    def exchanged(self) -> bool:
+        """Never: gradients go to the owners of the rows alone."""
+        return False
 
     @property
     def rows(self) -> Tensor:  # [m]

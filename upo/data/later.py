@@ -21,12 +21,15 @@ def later_as_test(data: RatingData, after: Any) -> RatingData:
 
     Args:
         data: With times, without a test set.
-        after: A number, or a date or timestamp as text, of the kind of the column.
+        after: A number, or a date or timestamp as text, of the kind of the column; None leaves the
+            data as they are.
 
     Raises:
         InputError: If there are no times or there is a test set already, if it is no time, or if
             all rows lie on one side.
     """
+    if after is None:
+        return data
     times = data.train.times
     if times is None:
         raise InputError(f"{_KEY}={after} needs the log's times; give dataset.time=COLUMN.")

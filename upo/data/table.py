@@ -182,4 +182,4 @@ class TableDataModule(RatingDataModule):
             item_features=self._features[1],
             name=self._name,
         )
-        return data if self._after is None else later_as_test(data, self._after)
+        return later_as_test(data, self._after)

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from upo.core.distributed import batch_sum
 from upo.core.sampling import Permutation, stream_key
-from upo.core.shards import own_blocks
-from upo.evaluation.mar import block_size
+from upo.evaluation.mar import rank_blocks
 from upo.functional.pointwise import cross_entropy
 from upo.models.estimator import Estimator
 from upo.pairs import Pairs, PairSpace
@@ -65,10 +64,10 @@ class HeldCells:
         Weights ``[R, B]`` are 0 where a pair does not count.
         """
         space = self.space
-        for lo, hi in own_blocks(self.observed.shape[-1], block_size(space.replicas)):
+        for lo, hi in rank_blocks(self.observed.shape[-1], space.replicas):
             keys, weight = self.observed[:, lo:hi], self.counts[:, lo:hi].double()
             yield space.pairs_at(keys, hi - lo), weight * self.observed_weight, True
-        for lo, hi in own_blocks(self.drawn, block_size(space.replicas)):
+        for lo, hi in rank_blocks(self.drawn, space.replicas):
             pairs = space.pairs(space.held_cells(lo, hi), hi - lo)
             yield pairs, (~pairs.observed).double() * self.drawn_weight, False
 

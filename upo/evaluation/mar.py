@@ -63,7 +63,7 @@ class MarSet(nn.Module):
     def blocks(self, space: PairSpace) -> Iterator[tuple[Pairs, slice]]:
         """This rank's pairs, the same for every replica, and which rows they are."""
         replicas = space.replicas
-        for lo, hi in own_blocks(len(self), block_size(replicas)):
+        for lo, hi in rank_blocks(len(self), replicas):
             users, items = self.users[lo:hi], self.items[lo:hi]
             both = users.expand(replicas, -1), items.expand(replicas, -1)
             yield Pairs(*both, space, hi - lo), slice(lo, hi)
@@ -135,18 +135,18 @@ def heldout_error(estimator: Estimator, *, weighted: bool) -> Tensor:  # [R] flo
 def heldout_blocks(estimator: Estimator) -> Iterator[tuple[Pairs, Tensor]]:
     """This rank's held-out pairs of each replica and their labels in the unit of predictions."""
     space = estimator.space
-    for lo, hi in own_blocks(space.n_held, block_size(space.replicas)):
+    for lo, hi in rank_blocks(space.n_held, space.replicas):
         rows = space.held_rows(lo, hi)
         yield space.pairs_at(space.keys[rows], hi - lo), space.target.decoded(space.labels[rows])
 
 
-def block_size(replicas: int) -> int:
-    """Rows of a block that fits memory."""
-    return max(1, BLOCK // replicas)
+def rank_blocks(total: int, replicas: int) -> Iterator[tuple[int, int]]:
+    """This rank's share of ``range(total)`` in blocks that fit memory."""
+    return own_blocks(total, max(1, BLOCK // replicas))
 
 
 def blocks(lo: int, hi: int, replicas: int) -> Iterator[tuple[int, int]]:
     """Consecutive blocks of ``lo .. hi`` that fit memory."""
-    size = block_size(replicas)
+    size = max(1, BLOCK // replicas)
     for first in range(lo, hi, size):
         yield first, min(first + size, hi)

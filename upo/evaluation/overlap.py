@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from upo.core.distributed import sum_across_ranks
-from upo.core.shards import own_blocks
-from upo.evaluation.mar import block_size
+from upo.evaluation.mar import rank_blocks
 from upo.models.estimator import Estimator
 
 
@@ -21,7 +20,7 @@ def weight_columns(estimator: Estimator) -> dict[str, Tensor]:  # name -> [R] fl
     space = estimator.space
     where = space.keys.device
     sums = torch.zeros(3, space.replicas, dtype=torch.float64, device=where)
-    for lo, hi in own_blocks(space.n_observed, block_size(space.replicas)):
+    for lo, hi in rank_blocks(space.n_observed, space.replicas):
         pairs = space.pairs_at(space.keys[lo:hi].expand(space.replicas, -1), hi - lo)
         p_hat, learned = estimator.p_hat(pairs), estimator.divisor(pairs)
         w = 1.0 / p_hat.double()

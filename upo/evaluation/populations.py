@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from upo.core.sampling import EpochStream, stream_key
-from upo.core.shards import own_blocks
 from upo.data.rating_data import RatingData, Truth
-from upo.evaluation.mar import MarSet, block_size
+from upo.evaluation.mar import MarSet, rank_blocks
 from upo.models.estimator import Estimator
 from upo.pairs import Pairs, PairSpace
 from upo.pairs.target import POSITIVE, Rating, Target
@@ -59,7 +58,7 @@ class Population(ABC):
 
     def log(self) -> Weighted:
         """Every pair of O."""
-        for lo, hi in own_blocks(self.space.n_observed, block_size(self.space.replicas)):
+        for lo, hi in rank_blocks(self.space.n_observed, self.space.replicas):
             pairs = self.space.pairs_at(self._everyone(self.space.keys[lo:hi]), hi - lo)
             yield pairs, _ones(pairs)
 
@@ -68,7 +67,7 @@ class Visited(Population):
     """D, pair by pair."""
 
     def __iter__(self) -> Weighted:
-        for lo, hi in own_blocks(self.space.n_pairs, block_size(self.space.replicas)):
+        for lo, hi in rank_blocks(self.space.n_pairs, self.space.replicas):
             pairs = self.space.pairs(self._everyone(torch.arange(lo, hi)), hi - lo)
             yield pairs, _ones(pairs)
 
@@ -80,7 +79,7 @@ class Sampled(Population):
 
     def __iter__(self) -> Weighted:
         yield from self.log()
-        for lo, hi in own_blocks(SAMPLE_PAIRS, block_size(self.space.replicas)):
+        for lo, hi in rank_blocks(SAMPLE_PAIRS, self.space.replicas):
             index = self._everyone(self._drawn("diagnose", lo, hi, SAMPLE_PAIRS))
             pairs = self.space.pairs(index, hi - lo)
             yield pairs, (~pairs.observed).float() * (self.space.n_pairs / SAMPLE_PAIRS)

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from upo.core.shards import own_blocks
 from upo.data.withheld import Withheld
 from upo.evaluation.held_cells import MOST_CELLS, MOST_PROBED, MOST_ROWS
-from upo.evaluation.mar import block_size
+from upo.evaluation.mar import rank_blocks
 from upo.pairs import Pairs, PairSpace
 
 
@@ -31,11 +30,11 @@ class UnseenCells:
 
     def cells(self) -> Iterator[tuple[Pairs, Tensor, bool]]:
         """This rank's share: pairs, the number of cells each stands for, whether all have o = 1."""
-        for lo, hi in own_blocks(len(self.observed), block_size(self.space.replicas)):
+        for lo, hi in rank_blocks(len(self.observed), self.space.replicas):
             pairs = self._pairs(self.observed[lo:hi])
             weight = torch.full(pairs.users.shape, self.observed_weight, device=self.keys.device)
             yield pairs, weight.double(), True
-        for lo, hi in own_blocks(self.drawn, block_size(self.space.replicas)):
+        for lo, hi in rank_blocks(self.drawn, self.space.replicas):
             keys = self._drawn(lo, hi)
             others = (~torch.isin(keys, self.keys)).double() * self.drawn_weight
             yield self._pairs(keys), others.expand(self.space.replicas, -1), False

@@ -117,12 +117,11 @@ class GradientLearner(Learner):
                 if g is not None:
                     rows.add_dense(g)
                 grads.append(rows if self.by_rows else rows.total)
-        exchange([x for x in sums.values() if x.by_rows and not x.sharded])
+        exchange([x for x in sums.values() if x.by_rows and not isinstance(x, ShardGradient)])
         whole = self._of_all_ranks(importance, sums.values())
         for table in self.tables:
             rows = sums[id(table.weight)]
-            gathered_rows = rows.row_wise and not rows.sharded
-            self.penalty.add(table, rows, whole if gathered_rows else importance)
+            self.penalty.add(table, rows, whole if rows.exchanged else importance)
         deliver(shards)
         sum_gradients(
             part
@@ -139,8 +138,7 @@ class GradientLearner(Learner):
         importance: Tensor | None, sums: Iterable[TableGradient]
     ) -> Tensor | None:  # [R, b] -> [R, B]
         """As ``exchange`` put lookups together, which it did for the same tables."""
-        gathered_of = [g for g in sums if g.row_wise and not g.sharded]
-        sizes = [x.size for g in gathered_of for x in g.lookups if x.rated]
+        sizes = [x.size for g in sums if g.exchanged for x in g.lookups if x.rated]
         if importance is None or not sizes or world_size() == 1:
             return importance
         return next(gathered([(importance, sizes[0])])).contiguous()

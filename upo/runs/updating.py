@@ -45,16 +45,15 @@ def updated(
         config.resume = None
         for name in scheduled(config.estimator):
             config.estimator.stages[name].update(epochs=epochs, patience=0, select=False)
-    shard = shard_of(config.trainer)  # of one process, whose rows start as those of any number
-    with sharded(shard):
-        fresh = build_estimator(config.estimator, space)
-    take_over(fresh, trained)
     protocol = instantiate(config.protocol)
     fitting = StageFitting(
         config, None, progress=progress, trial_steps=trial_steps(config.trainer), limit=None
     )
     lengths = torch.full((space.replicas,), epochs)
-    with sharded(shard), freed_memory_kept():
+    # of one process, whose rows start as those of any number
+    with sharded(shard_of(config.trainer)), freed_memory_kept():
+        fresh = build_estimator(config.estimator, space)
+        take_over(fresh, trained)
         for name in scheduled(config.estimator):
             of_prediction = config.estimator.stages[name].module == "debiasing"
             fitting.fit(

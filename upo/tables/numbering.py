@@ -75,7 +75,7 @@ class Numbering:
         if self._dense is not None:
             if self._dense.add(block):
                 return
-            self._leave_dense()
+            self._leave(self._dense)
         fresh, rows = _distinct(block)
         if self._values is None:
             self._values, numbers = fresh, np.arange(len(fresh), dtype=np.int32)
@@ -92,10 +92,10 @@ class Numbering:
             numbers = np.zeros(1, np.int32)  # a block of nothing but empty cells
         self._numbers.append(numbers[rows])
 
-    def _leave_dense(self) -> None:
+    def _leave(self, dense: DenseIds) -> None:
         """Go on with a dictionary of what was seen."""
-        dense, self._dense = self._dense, None
-        if dense is not None and len(dense):
+        self._dense = None
+        if len(dense):
             found = dense.result()
             self._values, self._numbers = pa.array(found.values), [found.numbers]
 
@@ -178,15 +178,12 @@ class DenseIds:
         places = np.flatnonzero(self._seen)
         offsets = np.concatenate(self._offsets)
         shift = self._base - self._low
-        if len(self._seen) <= 4 * self._rows + 2**20:
-            number = np.cumsum(self._seen, dtype=np.int32) - 1
-            for low in range(0, len(offsets), BLOCK):
-                part = offsets[low : low + BLOCK]
-                part[:] = number[part.astype(np.int64) + shift]
-        else:
-            for low in range(0, len(offsets), BLOCK):
-                part = offsets[low : low + BLOCK]
-                part[:] = np.searchsorted(places, part.astype(np.int64) + shift)
+        few = len(self._seen) <= 4 * self._rows + 2**20
+        number = np.cumsum(self._seen, dtype=np.int32) - 1 if few else None
+        for low in range(0, len(offsets), BLOCK):
+            part = offsets[low : low + BLOCK]
+            place = part.astype(np.int64) + shift
+            part[:] = np.searchsorted(places, place) if number is None else number[place]
         return Numbered(offsets, places + self._low)
 
 
