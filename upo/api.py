@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from upo.core.console import say
+from upo.core.given import column_names
 from upo.core.seeds import parse_seeds
 from upo.data.datamodule import InMemoryDataModule
 from upo.data.frames import Columns, rating_data_from_frames
@@ -17,7 +19,13 @@ from upo.data.interactions import LabelRule
 from upo.data.later import later_as_test
 from upo.data.observations import observations_from_frame
 from upo.data.rating_data import report
-from upo.errors import FailedSeedsWarning, InputError, UselessModelWarning, UselessWeightsWarning
+from upo.errors import (
+    FailedSeedsWarning,
+    InputError,
+    UnseenIdsWarning,
+    UselessModelWarning,
+    UselessWeightsWarning,
+)
 from upo.fitted import Fitted, load
 from upo.fitted.model import OBSERVED
 from upo.fitted.settings import as_library, composed_run, flat, plain, resolved
@@ -29,7 +37,7 @@ from upo.runs.compose import choices, chosen, composed
 from upo.runs.config import check
 from upo.runs.experiment import Experiment
 from upo.runs.folder import result_rows
-from upo.runs.remarks import failures_said, useless_model, useless_weights
+from upo.runs.remarks import failures_said, unseen_test, useless_model, useless_weights
 from upo.runs.results import FIXED, LAST
 from upo.runs.tuned import NOT_TUNED, values_of, words_for
 from upo.tables.ids import check_columns
@@ -94,6 +102,7 @@ def fit(
 
     Warns:
         FailedSeedsWarning: If the replicas of some seeds diverged; the model is that of the others.
+        UnseenIdsWarning: If most rows of ``test`` have a user or an item that ``train`` lacks.
         UselessModelWarning: If the model of a seed is not better than the constant prediction by
             two standard errors, in log-loss (or squared error) on the validation rows.
         UselessWeightsWarning: If most rows of the log lie at the clip, or have one propensity.
@@ -109,6 +118,7 @@ def fit(
             raise InputError(
                 "target='observed' reads no ratings, so there is nothing to test; leave test= out."
             )
+        column_names(user=user, item=item)
         check_columns(train, [user, item], "train")
         return learned(
             observations_from_frame(
@@ -173,6 +183,7 @@ def fit(
     rows = result_rows(result, experiment)
     for text, kind in (
         (failures_said(result.failures, len(rows)), FailedSeedsWarning),
+        (unseen_test(data), UnseenIdsWarning),
         (useless_model(rows), UselessModelWarning),
         (useless_weights(rows), UselessWeightsWarning),
     ):
@@ -295,7 +306,7 @@ class _Table:
         ):
             check_columns(frame, [key], source)
         threshold = self.label_threshold
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        if isinstance(threshold, bool) or not isinstance(threshold, Real):  # numpy's, too
             raise InputError(f"label_threshold must be a number, got {threshold!r}; try 3.")
         config = composed_run(estimator, settings)
         dataset = config.dataset

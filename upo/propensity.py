@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from upo.audit import Audit, audit
+from upo.core.given import column_names
 from upo.core.seeds import parse_seeds
 from upo.data.datamodule import InMemoryDataModule
 from upo.data.observations import observations_from_frame
@@ -143,6 +144,9 @@ class Propensity:
         self, log: Any, user_features: Any, item_features: Any
     ) -> tuple[RatingData, dict[str, Any]]:
         """What a table says was observed, and the settings by dotted key."""
+        column_names(user=self.user, item=self.item)
+        if self.observed is not None:
+            column_names(observed=self.observed)
         names = [self.user, self.item, *([] if self.observed is None else [self.observed])]
         check_columns(log, names, "the log")
         data = observations_from_frame(

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from upo.audit.columns import Column, chosen_columns, column_values
+from upo.core.given import column_names
 from upo.errors import InputError
 from upo.functional.propensity import P_MAX
 from upo.tables.frames import check_nulls, encode, to_arrow
@@ -36,6 +37,13 @@ class Names:
     observed: str = "observed"
     propensity: str = "propensity"
     weight: str | None = None
+
+    def __post_init__(self) -> None:
+        column_names(
+            user=self.user, item=self.item, observed=self.observed, propensity=self.propensity
+        )
+        if self.weight is not None:
+            column_names(weight=self.weight)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import Any
 from upo.audit.findings import Findings
 from upo.audit.pairs import Names, read_pairs
 from upo.audit.report import page, write
+from upo.core.given import path_of
 from upo.errors import InputError
 
 
@@ -39,7 +40,7 @@ class Audit(Findings):
         Raises:
             InputError: If the folder cannot be written.
         """
-        return write(self, Path(folder), title, spreadsheet=spreadsheet)
+        return write(self, path_of("out", folder), title, spreadsheet=spreadsheet)
 
 
 def audit(

@@ -94,7 +94,11 @@ def cause(error: BaseException) -> BaseException:
             found = InputError(
                 f"{group}={name} is unknown; known are {', '.join(sorted(cause.options))}."
             )
-        cause = cause.__cause__
+        below = cause.__cause__
+        merged = "Error merging override "  # Hydra's, which leaves out why
+        if isinstance(below, OmegaConfBaseException) and str(cause).startswith(merged):
+            found = InputError(f"{str(cause).removeprefix(merged)}: {_first_line(below)}.")
+        cause = below
     return found
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from upo.core.given import column_names
 from upo.counterfactual.estimates import (
     ESTIMATORS,
     IMPUTING,
@@ -84,6 +85,7 @@ def evaluate(
     Raises:
         InputError: If an argument or a table is wrong; the message says what and how to fix it.
     """
+    column_names(user=user, item=item, rating=rating, score=score)
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     methods = [estimator] if isinstance(estimator, str) else list(estimator)
     _check_names("metrics", names, list(METRICS))

@@ -29,6 +29,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
+from upo.core.given import column_names
 from upo.core.sampling import splitmix64, stream_key, uniform
 from upo.counterfactual.estimates import Values
 from upo.errors import InputError
@@ -135,6 +136,7 @@ def held_out(
         raise InputError(f"share must lie in (0, 1), got {share!r}; try 0.2.")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed must be a whole number of at least 0, got {seed!r}; try 0.")
+    column_names(user=user, item=item)
     check_columns(
         log, [user, item], "log", "rename them, or name yours: held_out(..., user=, item=)"
     )

@@ -1,6 +1,7 @@
 """The log and the candidates of an evaluation, as arrays that know where each other's rows are."""
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,7 @@ def read_tables(
 
 
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise InputError(f"{name} must be a number, got {value!r}; try 3.")
     return float(value)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from upo.core.given import column_names
 from upo.data.duplicates import resolve_duplicates, resolve_times
 from upo.data.features import read_features
 from upo.data.interactions import Interactions, LabelRule
@@ -25,6 +26,9 @@ class Columns:
     time: str | None = None  # of the log alone
 
     def __post_init__(self) -> None:
+        column_names(user=self.user, item=self.item, rating=self.rating)
+        if self.time is not None:
+            column_names(time=self.time)
         names = [self.user, self.item, self.rating, *([] if self.time is None else [self.time])]
         if len(set(names)) < len(names):
             what = "the rating" if self.time is None else "the rating and the time"

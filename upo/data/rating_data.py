@@ -200,6 +200,18 @@ def report(data: RatingData) -> str:
     return "\n".join(lines)
 
 
+def unseen_share(data: RatingData) -> float:
+    """Share of the test rows whose user or item has no training row; 0 without a test set."""
+    if data.test is None:
+        return 0.0
+    users, items = _present(data.train)
+    unseen = 0
+    for keys in torch.split(data.test.keys, BLOCK):
+        user = torch.div(keys, data.test.n_items, rounding_mode="floor")
+        unseen += int((~users[user] | ~items[keys % data.test.n_items]).sum())
+    return unseen / len(data.test)
+
+
 def _row(name: str, sets: list[Interactions], cell: Callable[[Interactions], str]) -> Row:
     cells = [cell(rows) for rows in sets]
     return (name, cells[0], cells[1] if len(cells) > 1 else "-")

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from upo.core.files import atomic_file
+from upo.core.given import path_of
 from upo.data.datamodule import RatingDataModule
 from upo.data.frames import Columns, rating_data_from_frames
 from upo.data.interactions import LabelRule
@@ -111,7 +112,7 @@ def _log(
     """The columns of a log, compact."""
     if path is None:
         return None
-    path, names = Path(path), columns.of(1)
+    path, names = path_of(key, path), columns.of(1)
     text = [*names[:2], *([] if time is None else [time])]  # a time may be a number or a date
     blocks = read_blocks(path, key, text, names[2:], remedy=_REMEDY)
     batches = (batch for block in blocks for batch in block.to_batches())
@@ -123,7 +124,7 @@ def _features(path: str | Path | None, key: str, columns: Columns) -> pa.Table |
     if path is None:
         return None
     ids = (columns.user, columns.item)
-    table = read_every_column(Path(path), key, ids)
+    table = read_every_column(path_of(key, path), key, ids)
     names = table.column_names
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -9,13 +9,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from upo.core.seeds import MOST
 from upo.fitted.answers import Answers
 from upo.models.estimator import Derived, Estimator
 from upo.pairs.target import Rating
 from upo.tables.ids import restored_ids
 from upo.tables.numbering import Ids
 
-SEEDS = 10_000  # replicas; each has its own part of every network
 TARGETS = ("positive", "rating", "observed")
 PAIRS = 2**62  # users x items, whose keys are int64
 
@@ -140,9 +140,9 @@ def check_seeds(seeds: Any) -> list[int]:
     Raises:
         ContentError: If they are none, too many, repeated, or no whole numbers of at least 0.
     """
-    right = isinstance(seeds, list) and 0 < len(seeds) <= SEEDS
+    right = isinstance(seeds, list) and 0 < len(seeds) <= MOST
     if not right or not all(type(s) is int and 0 <= s < 2**63 for s in seeds):
-        raise ContentError(f"its seeds are not 1 to {SEEDS:,} whole numbers of at least 0")
+        raise ContentError(f"its seeds are not 1 to {MOST:,} whole numbers of at least 0")
     if len(set(seeds)) < len(seeds):
         raise ContentError("it names a seed twice")
     return list(seeds)

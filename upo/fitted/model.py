@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from upo.core.console import signals_first
+from upo.core.given import flag, path_of
 from upo.errors import InputError
 from upo.fitted.answers import Answers
 from upo.fitted.export import Scale, embeddings, export
@@ -229,7 +230,10 @@ class Fitted:
         """
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise InputError(f"k must be a whole number of at least 1, got {k!r}; try 10.")
+        exclude_seen = flag("exclude_seen", exclude_seen)
         user, item = self.columns
+        if isinstance(users, Mapping):  # columns by name, as predict takes them
+            users = to_arrow(users, None, "users")
         if hasattr(users, "columns"):  # a frame, whose elements are names of columns
             check_columns(users, [user], "users")
             asked = to_arrow(users, [user], "users").to_pandas().drop_duplicates()
@@ -321,7 +325,7 @@ class Fitted:
                 written.
         """
         return write_model(
-            folder,
+            path_of("folder", folder),
             self.estimator,
             self.config,
             metrics=self.metrics,
@@ -374,7 +378,7 @@ class Fitted:
         if self.has_propensity and self.target != OBSERVED:
             answers.append("propensity")
         return export(
-            folder,
+            path_of("folder", folder),
             self.estimator,
             answers=tuple(answers),
             name=str(self.config.name),
@@ -402,7 +406,11 @@ class Fitted:
         """
         wanted = of or ("propensity" if self.target == OBSERVED else "prediction")
         return to_onnx(
-            path, self.estimator, of=wanted, name=str(self.config.name), scale=self._scale
+            path_of("path", path),
+            self.estimator,
+            of=wanted,
+            name=str(self.config.name),
+            scale=self._scale,
         )
 
     @property
@@ -441,6 +449,7 @@ class Fitted:
     def _answer(
         self, what: str, pairs: Any, average: bool, name: str | None = None
     ) -> "pd.Series[float] | pd.DataFrame":
+        average = flag("average", average)
         places = self.places(pairs)
         unseen = Unseen.of(*places)
         values = self.answers.values(what, *places)

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from upo.core.budget import Budget
+from upo.core.given import path_of
 from upo.core.optim import part_of_stack
 from upo.core.yaml_files import YamlError, followed, read_yaml
 from upo.data.datamodule import RatingDataModule
@@ -49,7 +50,7 @@ def load(folder: str | Path, *, trusted: bool = False) -> Fitted:
     Raises:
         InputError: If the file or the run is missing, unfinished, damaged, or of another schema.
     """
-    place = Path(folder)
+    place = path_of("folder", folder)
     if (place / ".hydra").is_dir():
         return load_model(place, trusted=trusted)
     return load_saved(place, trusted=trusted)

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from upo.core.console import cause, quiet, signals_first
 from upo.errors import InputError
 from upo.runs.compose import choices, chosen, composed
+from upo.runs.overrides import default_choices
 from upo.runs.tuned import NOT_TUNED
 from upo.training.settings import alone, tables_spread
 
@@ -67,6 +68,12 @@ def flat(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             dotted |= flat(value, "" if name == "overrides" else f"{name}.")
+        elif name == "overrides":
+            if value is not None:
+                raise InputError(
+                    "overrides must be a dictionary of dotted keys, as in "
+                    f"overrides={{'estimator.weighting.p_min': 0.1}}, got {type(value).__name__}."
+                )
         else:
             dotted[name] = value
     return dotted
@@ -91,6 +98,8 @@ def composed_run(
         words.append(chosen("estimator", estimator, choices("estimator")))
     values = {}
     for key, value in settings.items():
+        if key in GROUPS and value is None and default_choices()[key] is None:
+            continue  # as it is
         if key in GROUPS:
             words.append(chosen(key, value, choices(key)))
         elif key in ARGUMENTS:

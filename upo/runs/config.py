@@ -7,6 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from upo.core.arguments import nearest
+from upo.core.given import path_of
 from upo.errors import InputError
 from upo.runs.known_settings import check_settings
 
@@ -119,6 +120,7 @@ def check(config: DictConfig) -> None:
             "dataset=table needs dataset.train=FILE: a CSV or Parquet file with a user, an item "
             "and a rating in each row."
         )
+    path_of("paths.data_dir (by default $UPO_DATA_DIR)", config.paths.data_dir)
     check_settings(config)
     estimator = config.estimator
     if not any(estimator.stages[name].module == "debiasing" for name in scheduled(estimator)):

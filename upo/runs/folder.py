@@ -53,7 +53,7 @@ def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
     if first_process():
         _write(result, rows, experiment, folder, loggers, choice)
         if chatty:
-            said = remarks(rows, result.failures)
+            said = remarks(rows, result.failures, data)
             say("\n" + table(rows, title=_title(rows[0]), remarks=said))
             say(f"Results, checkpoints and figures: {folder}")
     return rows
@@ -118,7 +118,7 @@ def _write(
             "test_selected": experiment.protocol.test_selected,
             "useless_seeds": useless_seeds(rows),
             "failed_seeds": [result.seeds[replica] for replica in sorted(result.failures)],
-            "warnings": remarks(rows, result.failures),
+            "warnings": remarks(rows, result.failures, experiment.datamodule.data),
             "folder": folder.name,
             NOTES: list((experiment.config.get("budget") or {}).get("notes", [])),
             **summaries(result),

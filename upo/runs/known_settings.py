@@ -1,12 +1,19 @@
-"""Settings that no part has: a plus lets Hydra take any, and parts are built much later."""
+"""Settings that no part has, and text where a part takes a number.
+
+A plus lets Hydra take any key, a key any text, and parts are built much later.
+"""
 
 import inspect
-from collections.abc import Iterator, Mapping
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Union, get_args, get_origin
 
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
 
 from upo.core.arguments import nearest
 from upo.core.console import signals_first
@@ -18,7 +25,7 @@ OF_STAGES = ("module", "learners", "first", *(field.name for field in fields(Sta
 
 
 def check_settings(config: DictConfig) -> None:
-    """Refuse settings that the part they are given to does not take.
+    """Refuse settings and kinds of values that the part they are given to does not take.
 
     Parts that cannot be imported, or take anything, are left to whoever builds them.
 
@@ -30,36 +37,118 @@ def check_settings(config: DictConfig) -> None:
     """
     for part in PARTS:
         tree = OmegaConf.to_container(config[part], resolve=False)
-        _check(tree, part)
+        _check(tree, part, config)
     for name, plan in config.estimator.stages.items():
         if plan is not None:
             _known(f"estimator.stages.{name}", list(map(str, plan)), OF_STAGES)
+            for field in fields(StagePlan):
+                if field.name in plan:
+                    key = f"estimator.stages.{name}.{field.name}"
+                    _check_value(key, plan[field.name], field.type, config)
 
 
-def _check(tree: Any, key: str) -> None:
+def _check(tree: Any, key: str, config: DictConfig) -> None:
     items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
     for name, inner in items:
         if isinstance(inner, dict | list):
-            _check(inner, f"{key}.{name}")
+            _check(inner, f"{key}.{name}", config)
     if isinstance(tree, Mapping) and isinstance(tree.get("_target_"), str):
         taken = _taken(tree["_target_"])
-        if taken is not None:
-            given = [str(name) for name in tree if not str(name).startswith("_")]
-            _known(key, given, [name for name in taken if not name.startswith("_")])
+        given = [str(name) for name in tree if not str(name).startswith("_")]
+        if not any(each.kind is each.VAR_KEYWORD for each in taken):
+            _known(key, given, [each.name for each in taken if not each.name.startswith("_")])
+        for each in taken:
+            if each.name in given and not (tree[each.name] is None and each.default is None):
+                _check_value(f"{key}.{each.name}", tree[each.name], each.annotation, config)
 
 
-def _taken(target: str) -> list[str] | None:
-    """Names of what a part takes; None if it takes any, or is not there."""
+def _taken(target: str) -> list[inspect.Parameter]:
+    """What a part takes; anything if it is not there."""
+    anything = [inspect.Parameter("_", inspect.Parameter.VAR_KEYWORD)]
     if "${" in target:
-        return None
+        return anything
     try:
         with signals_first():
-            parameters = inspect.signature(get_object(target)).parameters.values()
+            called = get_object(target)
+            try:
+                found = inspect.signature(called, eval_str=True)
+            except NameError:  # a name that is there for type checkers alone
+                found = inspect.signature(called)
+            return list(found.parameters.values())
     except Exception:  # of whatever the name imports; making the object says what is wrong
-        return None
-    if any(each.kind is each.VAR_KEYWORD for each in parameters):
-        return None
-    return [each.name for each in parameters]
+        return anything
+
+
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
+
+
+def _check_value(key: str, value: Any, hint: Any, config: DictConfig) -> None:
+    """Refuse a value of another kind than an annotation names.
+
+    Raises:
+        InputError: If it is one.
+    """
+    if isinstance(value, str) and "${" in value:
+        try:
+            value = OmegaConf.select(config, key)
+        except OmegaConfBaseException:
+            return  # said when it is looked up
+    if isinstance(value, DictConfig | ListConfig):
+        value = OmegaConf.to_container(value, resolve=False)
+    if not _fits(value, hint):
+        allowed = ", or ".join(dict.fromkeys(_words(hint)))
+        shown = "null" if value is None else f"{value!r:.60}"
+        raise InputError(f"{_given(key, config)} must be {allowed}, got {shown}.")
+
+
+def _given(key: str, config: DictConfig) -> str:
+    """The key that a value was given to, where others refer to it."""
+    above, _, last = key.rpartition(".")
+    parent = OmegaConf.to_container(OmegaConf.select(config, above), resolve=False)
+    value = parent.get(last) if isinstance(parent, dict) else None
+    found = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    return key if found is None else _given(found[1], config)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a file's value is of an annotated kind; of kinds that no file has, any is."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if isinstance(value, str) and "${" in value:  # within a list
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, part) for part in inner)
+    if origin in (list, Sequence) and inner:
+        return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
+    if origin in (dict, Mapping) and inner:
+        return isinstance(value, dict) and all(_fits(each, inner[1]) for each in value.values())
+    if hint is type(None):
+        return value is None
+    if hint is Tensor:
+        return False
+    if hint not in WORDS:
+        return True
+    if hint is bool:
+        return value is True or value is False or (type(value) is int and value in (0, 1))
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, (str, int) if hint is str else (int, float) if hint is float else int)
+
+
+def _words(hint: Any) -> Iterator[str]:
+    """What an annotation allows, in words."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        for part in inner:
+            yield from _words(part)
+    elif origin in (list, Sequence):
+        yield f"a list (each {' or '.join(_words(inner[0]))})"
+    elif origin in (dict, Mapping):
+        yield f"keys (each {' or '.join(dict.fromkeys(_words(inner[1])))})"
+    elif hint is type(None):
+        yield "null"
+    elif hint in WORDS:
+        yield WORDS[hint]
 
 
 def _known(key: str, given: list[str], taken: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
@@ -36,13 +37,24 @@ def make_loggers(config: DictConfig) -> list[Logger]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logger: Logger = instantiate(node, **before)
+            values: Any = OmegaConf.to_container(config, resolve=True)
+            logger.log_hyperparams(values)
     except ModuleNotFoundError as error:
         raise InputError(
             f"logger needs the package {error.name!r}; install it with "
             f"pip install 'upo[{'wandb' if 'andb' in node._target_ else 'tensorboard'}]'."
         ) from error
-    values: Any = OmegaConf.to_container(config, resolve=True)
-    logger.log_hyperparams(values)
+    except (HydraException, OSError):
+        raise
+    except Exception as error:
+        if target.startswith("upo."):
+            raise
+        # whatever an account, a server or a variable of somebody else's program brings about
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(
+            f"{target.rpartition('.')[2]} cannot start ({reason}); fix what it names, or "
+            "choose logger=csv."
+        ) from error
     return [logger]
 
 

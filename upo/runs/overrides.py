@@ -83,6 +83,11 @@ def _prepared(word: str) -> str | None:
             f"{word!r} is not understood; write key=value, for example dataset=coat (--help lists "
             "the keys)."
         )
+    if name in ("hydra.run.dir", "hydra.sweep.dir") and not value.strip("'\" "):
+        raise InputError(
+            f"{name}= is empty, as from a variable that is not set; name a folder, or leave it "
+            "out for a new one."
+        )
     if value.strip() in ("null", "None") and _is_group(name):
         return _without_choice(name)
     _check_key(key)

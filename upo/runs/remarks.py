@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from upo.data.rating_data import RatingData, unseen_share
 from upo.metrics.names import JUDGE
 from upo.runs.results import Row, seed_failed, spread
 from upo.training.stack import REMEDY
@@ -78,6 +79,17 @@ def useless_weights(rows: Sequence[Row]) -> str | None:
     return None
 
 
+def unseen_test(data: RatingData) -> str | None:
+    """A sentence if most of the test set asks for what has no training row."""
+    share = unseen_share(data)
+    if share <= MOST:
+        return None
+    return (
+        f"{share:.1%} of the test rows have a user or an item without a training row; if that is "
+        "not meant, compare how the ids of both tables are spelled."
+    )
+
+
 def failures_said(failures: Mapping[int, str], replicas: int) -> str | None:
     """A sentence if replicas diverged.
 
@@ -95,12 +107,22 @@ def failures_said(failures: Mapping[int, str], replicas: int) -> str | None:
     )
 
 
-def remarks(rows: Sequence[Row], failures: Mapping[int, str] | None = None) -> list[str]:
+def remarks(
+    rows: Sequence[Row],
+    failures: Mapping[int, str] | None = None,
+    data: RatingData | None = None,
+) -> list[str]:
     """All that is to be said, worst first.
 
     Args:
         rows: A row for each seed.
         failures: What became of replicas that diverged, by number.
+        data: What they were trained and measured on.
     """
-    found = failures_said(failures or {}, len(rows)), useless_model(rows), useless_weights(rows)
+    found = [
+        failures_said(failures or {}, len(rows)),
+        None if data is None else unseen_test(data),
+        useless_model(rows),
+        useless_weights(rows),
+    ]
     return [text for text in found if text is not None]

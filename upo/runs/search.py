@@ -22,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from tqdm.auto import tqdm
 
+from upo.core.given import path_of
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
 from upo.runs.experiment import Experiment
@@ -91,13 +92,19 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if file is None:
         return optuna.create_study()
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    path = path_of("study", file)
     plain = OmegaConf.to_yaml(config, resolve=True)
     searched = sorted(space.ranges.items()), sorted(space.structure.items())
     text = f"{plain}{searched!r}{budget.batch} {budget.seeds} {fingerprint(data)}"
     name = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-    storage = JournalStorage(JournalFileBackend(str(file)))
-    return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        return optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+    except OSError as error:
+        raise InputError(
+            f"study={path} cannot be written ({error.strerror or error}); name a file that can be."
+        ) from error
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:

@@ -42,7 +42,8 @@ def to_arrow(frame: Any, columns: list[str] | None, source: str) -> pa.Table:
             ) from error
         raise InputError(
             f"{source} must be a data frame (pandas, polars, pyarrow), got "
-            f"{type(frame).__name__}; build one with the columns user, item, rating."
+            f"{type(frame).__name__}; build one with the columns "
+            f"{', '.join(map(str, columns or ('user', 'item', 'rating')))}."
         ) from error
     absent = [name for name in columns or [] if name not in table.column_names]
     if absent:

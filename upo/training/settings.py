@@ -66,6 +66,10 @@ REFUSED = {
     "reload_dataloaders_every_n_epochs": "batches follow from step numbers",
     "default_root_dir": "hydra.run.dir=FOLDER chooses the run folder",
 }
+_SWITCHES: dict[str, tuple[str, ...]] = {
+    "deterministic": ("warn",),
+    **dict.fromkeys(("benchmark", "detect_anomaly", "oversubscribe"), ()),
+}
 PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed")
 # what tells that another program has started this process on each node
 _LAUNCHED = ("TORCHELASTIC_RUN_ID", "JSM_NAMESPACE_RANK", "NODE_RANK", "GROUP_RANK")
@@ -107,6 +111,11 @@ def check_trainer(trainer: Mapping[Any, Any] | DictConfig) -> None:
             "gradients, which float16 needs, and sums need more than bfloat16 parameters hold; use "
             "trainer.precision=bf16-mixed, 32-true or 64-true."
         )
+    for key, allowed in _SWITCHES.items():
+        given = trainer.get(key, False)
+        if given is not None and not (isinstance(given, bool) or given in allowed):
+            words = ", ".join([*allowed, "true"])
+            raise InputError(f"trainer.{key} must be {words} or false, got {given!r}.")
     nodes = trainer.get("num_nodes", 1)
     if isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 1:
         raise InputError(f"trainer.num_nodes must be a number of at least 1, got {nodes!r}.")
@@ -199,12 +208,11 @@ def place(trainer: Mapping[Any, Any] | DictConfig) -> int:
     """
     if alone(trainer):
         return 0
-    environment = os.environ
     if _started() > 1:
-        return int(environment.get("RANK", "0"))
+        return _of_launcher("RANK", 0)
     if slurm_tasks() > 1:
-        return int(environment.get("SLURM_PROCID", "0"))
-    node, local = (int(environment.get(name, "0")) for name in ("NODE_RANK", "LOCAL_RANK"))
+        return _of_launcher("SLURM_PROCID", 0)
+    node, local = (_of_launcher(name, 0) for name in ("NODE_RANK", "LOCAL_RANK"))
     return node * (device_count(trainer.get("devices", 1)) or 1) + local
 
 
@@ -212,7 +220,7 @@ def slurm_tasks() -> int:
     """Tasks of the ``srun`` that has started this process; 1 outside one."""
     if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return 1
-    return int(os.environ.get("SLURM_NTASKS", "1"))
+    return _of_launcher("SLURM_NTASKS", 1)
 
 
 def time_limit(trainer: Mapping[Any, Any] | DictConfig) -> float | None:
@@ -260,7 +268,21 @@ def trial_steps(trainer: Mapping[Any, Any] | DictConfig) -> int:
 
 def _started() -> int:
     """Processes that torchrun has started; 1 without it."""
-    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    return _of_launcher("WORLD_SIZE", 1) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def _of_launcher(name: str, default: int) -> int:
+    """A number that a launcher has left in the environment."""
+    given = os.environ.get(name, "")
+    if not given.strip():
+        return default
+    try:
+        return int(given)
+    except ValueError as error:
+        raise InputError(
+            f"the environment variable {name}={given} is no number, and this run reads it as a "
+            f"launcher's; unset {name}."
+        ) from error
 
 
 def _cores() -> int:

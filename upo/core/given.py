@@ -1,0 +1,56 @@
+"""What a person hands to a function of Python: flags, names of columns and places of files."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from upo.errors import InputError
+
+
+def flag(name: str, value: Any) -> bool:
+    """A flag as it is meant: text such as ``"no"`` would count as true.
+
+    Raises:
+        InputError: If it is neither true nor false.
+    """
+    plain = value.item() if hasattr(value, "item") else value  # numpy's
+    if not isinstance(plain, bool):
+        raise InputError(f"{name} must be True or False, got {value!r:.60}.")
+    return plain
+
+
+def column_names(**names: Any) -> None:
+    """Refuse what cannot be the name of a column; a number is told with what the columns are.
+
+    Args:
+        **names: By argument; None is for what need not be there.
+
+    Raises:
+        InputError: If one is neither text nor a number.
+    """
+    for argument, name in names.items():
+        if isinstance(name, bool) or not isinstance(name, str | int):
+            raise InputError(
+                f"{argument} must be the name of a column, as text, got "
+                f"{'None' if name is None else type(name).__name__}."
+            )
+
+
+def path_of(what: str, given: Any) -> Path:
+    """A place of files.
+
+    Args:
+        what: What error sentences call it.
+        given: Text or a path.
+
+    Raises:
+        InputError: If it is neither, or empty, as from a variable that is not set.
+    """
+    if isinstance(given, str) and not given.strip():
+        raise InputError(f"{what} is empty, as from a variable that is not set; name it.")
+    try:
+        return Path(os.fsdecode(given))
+    except TypeError as error:
+        raise InputError(
+            f"{what} must be a path, as text or a Path, got {type(given).__name__}."
+        ) from error
