@@ -155,6 +155,8 @@ WORDS = {
     "misspelt key behind a plus": ("+seed=3", "did you mean seeds=?"),
     "no dataset": ("dataset=null", "a choice is needed; known are battery, coat, "),
     "misspelt trainer key": ("trainer.device=2", "did you mean trainer.devices?"),
+    "no run folder": ("hydra.run.dir=", "hydra.run.dir= is empty, as from a variable"),
+    "no folder of a sweep": ("hydra.sweep.dir=''", "hydra.sweep.dir= is empty"),
     "epochs of the trainer": ("+trainer.max_epochs=3", "estimator.stages.STAGE.epochs"),
 }
 
@@ -167,12 +169,28 @@ def test_words_that_no_run_takes_are_refused_before_hydra_sees_them(name):
     assert fragment in str(error.value)
 
 
+# of Lightning's trainer: once a traceback, ignored, or without the results they seem to give
+OF_STAGES = (
+    *("max_epochs", "max_steps", "enable_progress_bar", "callbacks", "logger", "profiler"),
+    *("enable_checkpointing", "log_every_n_steps", "num_sanity_val_steps", "enable_model_summary"),
+    *("limit_train_batches", "limit_val_batches", "barebones"),
+)
+
+
+@pytest.mark.parametrize("key", OF_STAGES)
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+def test_what_stages_decide_is_refused_with_and_without_a_plus(key, plus):
+    with pytest.raises(InputError, match=rf"^trainer\.{key} is not for a run to set: .*; leave it"):
+        prepared([f"{plus}trainer.{key}=1"])
+
+
 def test_words_for_hydra_pass():
     flags = ["-m", "--cfg", "job", "-p", "estimator", "--info", "~variant"]
     words = ["dataset=coat,yahoo", "estimator.learners.x.lr=1e-3", "hydra.run.dir=a", "seeds=[0,1]"]
     assert prepared([*flags, *words]) == [*flags, *words]
     assert prepared(["experiment=null", "variant=null"]) == []  # their default
     assert prepared(["trainer.max_time='00:01:00:00'"]) == ["++trainer.max_time='00:01:00:00'"]
+    assert prepared(["+trainer.max_time='00:01:00:00'"]) == ["+trainer.max_time='00:01:00:00'"]
 
 
 @pytest.mark.parametrize(

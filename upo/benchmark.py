@@ -54,7 +54,9 @@ class Settings:
         default=None,
         value="N",
     )
-    out: Path = argument("gets the table as CSV and Markdown", default=Path("results"), value="DIR")
+    out: Path = argument(
+        "gets the table as CSV and Markdown", default=Path("outputs") / "tables", value="DIR"
+    )
 
 
 RUNS = Path("outputs") / "benchmark"

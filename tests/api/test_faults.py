@@ -27,7 +27,8 @@ def test_columns_that_are_called_by_numbers_are_refused_in_a_sentence(numbered):
 def test_a_frame_of_users_is_asked_for_its_users(fitted):
     users = ["u03", "u01", "u03"]
     expected = fitted.recommend(["u03", "u01"], 3)
-    for frame in (pd.DataFrame({"user": users}), pa.table({"user": users, "more": [1, 2, 3]})):
+    table = pa.table({"user": users, "more": [1, 2, 3]})
+    for frame in (pd.DataFrame({"user": users}), table, {"user": users}):
         pd.testing.assert_frame_equal(fitted.recommend(frame, 3), expected)
     with pytest.raises(upo.InputError, match="users has no column 'user', only uid"):
         fitted.recommend(pd.DataFrame({"uid": users}), 3)

@@ -156,6 +156,17 @@ def test_questions_that_mostly_miss_are_warned_of(fitted):
     assert caught[0].filename == __file__
 
 
+def test_a_test_set_of_other_ids_is_warned_of():
+    few = {"estimator": "naive", "overrides": {"estimator.stages.debias.epochs": 1}}
+    others = TEST.assign(user="x" + TEST.user)
+    with pytest.warns(upo.UnseenIdsWarning, match=r"100.0% of the test rows have a user or an"):
+        short(test=others, **few)
+    half = pd.concat([TEST, others.head(len(TEST))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", upo.UnseenIdsWarning)
+        short(test=half, **few)
+
+
 def test_text_that_stands_for_a_number_finds_it():
     train = TRAIN.assign(user=TRAIN.user.str[1:].astype(int))
     model = short(train, estimator="naive", overrides={"estimator.stages.debias.epochs": 1})

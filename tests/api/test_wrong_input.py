@@ -47,6 +47,13 @@ WRONG = {
         "more than one column 'user'",
     ),
     "no seeds": ({"seeds": 0}, "seeds"),
+    "a seed beyond 64 bits": ({"seeds": [2**63]}, "below 2**63"),
+    "more seeds than memory": ({"seeds": 10**12}, "more than the 10,000"),
+    "a list for a name": ({"user": ["user"]}, "user must be the name of a column, as text, got l"),
+    "no name": ({"item": None}, "item must be the name of a column, as text, got None"),
+    "words for overrides": ({"overrides": ["a=1"]}, "overrides must be a dictionary"),
+    "text for a flag": ({"estimator.weighting.relative": "no"}, "relative must be true or false"),
+    "half a dimension": ({"estimator.networks.prediction.dim": 1.5}, "must be a whole number"),
     "no trials": ({"tune": 0}, "tune must be a number of trials of at least 1, got 0"),
     "another rule for pairs": ({"duplicates": "best"}, "duplicates must be one of error, mean"),
     "misspelt setting of a part": (
@@ -90,6 +97,33 @@ def test_wrong_input_ends_in_one_sentence(name):
     assert "\n" not in str(error.value)
 
 
+def test_what_need_not_be_given_may_be_none():
+    few = {"estimator.stages.debias.epochs": 1, "trainer.accelerator": "cpu"}
+    model = short(estimator="naive", experiment=None, variant=None, overrides=None, **few)
+    assert model.config.name == "naive"
+
+
+@pytest.mark.parametrize("threshold", [np.int64(3), np.float32(3)])
+def test_thresholds_of_numpy_are_numbers(threshold):
+    few = {"estimator.stages.debias.epochs": 1, "trainer.accelerator": "cpu"}
+    assert short(estimator="naive", label_threshold=threshold, overrides=few).n_observed
+
+
+def test_folders_that_are_none_end_in_one_sentence(fitted):
+    for ask in (upo.load, fitted.save, fitted.export):
+        with pytest.raises(upo.InputError, match="folder must be a path, as text or a Path"):
+            ask(None)
+        with pytest.raises(upo.InputError, match=r"^folder is empty, as from a variable"):
+            ask("")
+
+
+@pytest.mark.parametrize("study", ["", 3, "."])
+def test_a_study_that_is_no_file_ends_in_one_sentence(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(upo.InputError, match=r"^study( is empty|=\.| must be a path)"):
+        upo.tune(TRAIN, estimator="naive", trials=1, study=study, progress=False)
+
+
 def test_wrong_questions_end_in_one_sentence(fitted):
     naive = short(estimator="naive", overrides={"estimator.stages.debias.epochs": 1})
     with pytest.raises(upo.InputError, match="learns no propensity"):
@@ -102,3 +136,8 @@ def test_wrong_questions_end_in_one_sentence(fitted):
         fitted.recommend(["u01"], 0)
     with pytest.raises(upo.InputError, match="users"):
         fitted.recommend([None])
+    with pytest.raises(upo.InputError, match="exclude_seen must be True or False, got 'no'"):
+        fitted.recommend(["u01"], exclude_seen="no")
+    for ask in (fitted.predict, fitted.propensity):
+        with pytest.raises(upo.InputError, match="average must be True or False, got 'no'"):
+            ask(TEST, average="no")

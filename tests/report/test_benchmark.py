@@ -39,10 +39,10 @@ def counted(monkeypatch, tmp_path):
 def test_a_second_call_repeats_nothing(counted, tmp_path, capsys):
     arguments = [*SMALL, "estimators=naive,ips"]
     assert module.benchmark(arguments) == 0
-    first = (tmp_path / "results" / "synthetic-holdout.csv").read_text()
+    first = (tmp_path / "outputs" / "tables" / "synthetic-holdout.csv").read_text()
     assert module.benchmark(arguments) == 0
     assert counted == ["naive", "ips"]
-    assert (tmp_path / "results" / "synthetic-holdout.csv").read_text() == first
+    assert (tmp_path / "outputs" / "tables" / "synthetic-holdout.csv").read_text() == first
     assert module.benchmark([*arguments, "seeds=3"]) == 0
     assert counted == ["naive", "ips"] * 2  # another configuration is another run
     assert "python -m upo.benchmark dataset=synthetic" in capsys.readouterr().out
@@ -58,9 +58,9 @@ def test_a_failing_row_is_reported_and_the_others_go_on(counted, tmp_path, monke
 
     monkeypatch.setattr(module, "run", run)
     assert module.benchmark([*SMALL, "estimators=[ips,naive]"]) == 1
-    table = (tmp_path / "results" / "synthetic-holdout.md").read_text()
+    table = (tmp_path / "outputs" / "tables" / "synthetic-holdout.md").read_text()
     assert "ips: RuntimeError: planted" in table
-    with (tmp_path / "results" / "synthetic-holdout.csv").open(newline="") as file:
+    with (tmp_path / "outputs" / "tables" / "synthetic-holdout.csv").open(newline="") as file:
         assert {row["estimator"] for row in csv.DictReader(file)} == {"naive"}
 
 
@@ -74,7 +74,8 @@ def test_every_row_is_searched_with_the_same_budget(counted, tmp_path, capsys):
     folder = tmp_path / "outputs" / "benchmark" / "synthetic-holdout-tuned3x1"
     trials = folder / "ips" / "study.csv"
     assert len(trials.read_text().splitlines()) == 4
-    with (tmp_path / "results" / "synthetic-holdout-tuned3x1.csv").open(newline="") as file:
+    table = tmp_path / "outputs" / "tables" / "synthetic-holdout-tuned3x1.csv"
+    with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(row["estimator"], row["trials"], row["trial_seeds"]) for row in rows} == {
         ("naive", "3", "1"),

@@ -42,3 +42,51 @@ def test_a_part_that_is_not_there_is_left_to_who_builds_it():
 def test_a_table_needs_its_file():
     with pytest.raises(InputError, match=r"^dataset=table needs dataset.train=FILE: a CSV or"):
         check(composed(["logger=none", "dataset=table"]))
+
+
+KINDS = {
+    "estimator.networks.prediction.dim=abc": r"^estimator\.networks\.prediction\.dim must be a",
+    "estimator.networks.prediction.dim=1.5": "dim must be a whole number, got 1.5",
+    "estimator.networks.prediction.dim=null": "dim must be a whole number, got null",
+    "estimator.learners.prediction.optimizer.lr=fast": r"lr must be a number, or a list \(each a",
+    "estimator.learners.prediction.optimizer.lr=": "lr must be a number, .* got ''",
+    "estimator.learners.prediction.optimizer.lr=[.1,a]": r"got \[0\.1, 'a'\]",
+    "estimator.learners.prediction.optimizer.lr=true": "lr must be a number, .* got True",
+    "estimator.fit.p_min=abc": r"^estimator\.fit\.p_min must be a number",  # where it was given
+    "estimator.fit.penalty.rows=abc": r"^estimator\.fit\.penalty must be keys \(each a number",
+    "estimator.weighting.relative=no": "relative must be true or false, got 'no'",
+    "estimator.stages.debias.epochs=2.5": "epochs must be a whole number, or text, got 2.5",
+    "dataset.label_threshold=high": "label_threshold must be a number, got 'high'",
+    "dataset.k=5.5": "dataset.k must be a whole number, got 5.5",
+    "dataset.drop_overlap=no": "drop_overlap must be true or false, got 'no'",
+    "protocol.share=some": "protocol.share must be a number, got 'some'",
+}
+
+
+@pytest.mark.parametrize("word", KINDS)
+def test_a_value_of_another_kind_is_named(word):
+    """Text for a flag was once true; text for a number ended in a traceback."""
+    with pytest.raises(InputError, match=KINDS[word]):
+        check(composed(["logger=none", "dataset=synthetic", "estimator=ips", word]))
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("dataset.train=null", r"^dataset\.train must be text, got null"),
+        ("dataset.train=[a.csv]", r"must be text, got \['a\.csv'\]"),
+        ("dataset.train={a: 1}", r"must be text, got \{'a': 1\}"),
+        ("dataset.rating_range=5", r"must be a list \(each a number\), or null, got 5"),
+    ],
+)
+def test_files_are_named_by_text(word, said):
+    words = ["logger=none", "dataset=table", "dataset.train=log.csv"]
+    with pytest.raises(InputError, match=said):
+        check(composed([*words, word]))
+    check(composed([*words, "dataset.user_column=0", "dataset.rating_range=[1,5]"]))
+
+
+def test_an_empty_folder_of_data_is_not_the_current_one(monkeypatch):
+    monkeypatch.setenv("UPO_DATA_DIR", "")
+    with pytest.raises(InputError, match=r"UPO_DATA_DIR\) is empty, as from a variable"):
+        check(composed(["logger=none"]))

@@ -75,6 +75,10 @@ WRONG = {
     "time": ("+trainer.max_time=soon", "trainer.max_time=soon is no time"),
     "no time": ("+trainer.max_time='00:00:00:00'", "leaves no time"),
     "trial": ("+trainer.fast_dev_run=-1", "true or a number"),
+    "deterministic": ("+trainer.deterministic=maybe", "must be warn, true or false, got 'maybe'"),
+    "benchmark": ("+trainer.benchmark=no", "trainer.benchmark must be true or false, got 'no'"),
+    "anomaly": ("+trainer.detect_anomaly=no", "must be true or false, got 'no'"),
+    "text to insist": ("trainer.oversubscribe=no", "must be true or false, got 'no'"),
     "top-level key": ("+seed=3", "seed is no setting of a run; did you mean seeds?"),
     "time without a folder": ("+trainer.max_time='01:00:00:00'", "this one has none"),
 }
@@ -128,17 +132,38 @@ def test_the_number_of_processes_decides_who_writes(monkeypatch, trainer, enviro
 
 
 @pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({"LOCAL_RANK": "x"}, "LOCAL_RANK"),
+        ({"SLURM_NTASKS": "x"}, "SLURM_NTASKS"),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "x"}, "SLURM_PROCID"),
+        ({"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "x"}, "WORLD_SIZE"),
+    ],
+)
+def test_a_variable_that_is_no_number_is_named_where_it_is_read(monkeypatch, environment, name):
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(InputError, match=rf"variable {name}=x is no number, .* unset {name}"):
+        place(TWO)
+    assert place(ALONE) == 0
+    monkeypatch.setenv(name, "")
+    assert place(TWO) == 0
+
+
+@pytest.mark.parametrize(
     "environment",
     [
         {"RANK": "1"},
+        {"SLURM_PROCID": "1"},
         {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1", "SLURM_NODEID": "0"},
     ],
 )
-def test_one_device_writes_whatever_a_launcher_has_set(monkeypatch, tmp_path, environment):
+def test_one_device_writes_whatever_a_launcher_has_set(monkeypatch, tmp_path, environment, capsys):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     run(monkeypatch, tmp_path)
     assert len(rows(tmp_path)) == 1
+    assert f"Results, checkpoints and figures: {tmp_path}" in capsys.readouterr().out
     assert (tmp_path / ".hydra" / "overrides.yaml").is_file()
     assert first_process()
 
