@@ -121,6 +121,7 @@ def test_seeds_have_a_column_each(home):
 
 def test_blocks_and_formats_change_nothing(home, monkeypatch):
     many = pd.concat([pd.read_csv(home / "ask.csv", dtype=str)] * 50, ignore_index=True)
+    many["note"] = [f'a "{k}",\n\r\n001,10\n' for k in range(len(many))]  # not read
     many.to_csv(home / "many.csv", index=False)
     many.to_parquet(home / "many.parquet")
     many.astype("category").to_parquet(home / "many.pq")

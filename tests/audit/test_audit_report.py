@@ -141,7 +141,9 @@ def test_a_folder_that_cannot_be_written(table, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pairs.csv", "pairs.csv.gz", "pairs.tsv", "pairs.parquet"])
-def test_the_command_reads_files(name, table, tmp_path, capsys):
+def test_the_command_reads_files(name, table, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("upo.tables.csv_blocks.BYTES", 4096)
+    table = table.assign(note='a "b",\n\r\nu1,1,1,0.5\n')  # not read
     path = tmp_path / name
     if name.endswith("parquet"):
         table.to_parquet(path)

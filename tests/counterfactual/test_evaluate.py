@@ -16,6 +16,7 @@ from test_open_bandit import rounds
 import upo
 from upo import InputError, metrics
 from upo.counterfactual import evaluate
+from upo.counterfactual.__main__ import main
 from upo.counterfactual.estimates import ESTIMATORS, Observed
 from upo.counterfactual.learned import balanced
 from upo.counterfactual.metrics import METRICS, top_k_weights
@@ -262,6 +263,16 @@ def test_the_command_line_gives_the_same(tmp_path):
     done = subprocess.run([*call, "k=many"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert re.fullmatch(r"error: k must be a whole number, got 'many'[^\n]*\n", done.stderr)
+
+
+def test_lines_within_columns_that_are_not_read(tmp_path, monkeypatch):
+    note = 'a "b",\n\r\nu1,1,5,0.5\n'
+    LOG.assign(note=note).to_csv(tmp_path / "log.csv", index=False)
+    ALL.assign(note=note).to_csv(tmp_path / "scores.csv", index=False)
+    monkeypatch.setattr("upo.tables.csv_blocks.BYTES", 100)
+    words = [f"{name}={tmp_path / name}.csv" for name in ("log", "scores")]
+    main([*words, "k=3", "imputed=imputed", "estimator=ips,snips,dr", f"out={tmp_path / 'o.csv'}"])
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "o.csv"), run())
 
 
 # few steps on a small world: the models of the page are worth nothing here

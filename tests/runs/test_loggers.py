@@ -1,13 +1,17 @@
 """Loggers write scalars, figures and the config into the run folder, with no account and no net."""
 
 import csv
+import os
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from upo import cli
+from upo.errors import InputError
+from upo.runs import loggers
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = [
@@ -46,6 +50,38 @@ def test_tensorboard(monkeypatch, tmp_path):
     events.Reload()
     assert "final/auc" in events.Tags()["scalars"]
     assert {"figures/reliability", "figures/curves"} <= set(events.Tags()["images"])
+
+
+class Stub:
+    """In the place of a logger of another program."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def log_hyperparams(self, values):
+        if self.error is not None:
+            raise ValueError(f"{self.error} is\nno mode")
+
+
+def stub(**settings):
+    target = f"{__name__}.Stub"  # no word of wandb
+    return OmegaConf.create({"logger": {"_target_": target, **settings}, "resume": None})
+
+
+@pytest.mark.parametrize(("key", "mode"), [("0123", None), (None, "offline")])
+def test_only_without_an_account_is_a_run_offline(monkeypatch, key, mode):
+    monkeypatch.setattr(loggers, "_wandb_account", lambda: key is not None)
+    monkeypatch.setattr(loggers, "instantiate", lambda *_, **__: Stub())
+    monkeypatch.setenv("WANDB_MODE", "")  # so that it is put back
+    monkeypatch.delenv("WANDB_MODE")
+    loggers.make_loggers(stub(_target_="lightning.pytorch.loggers.WandbLogger"))
+    assert os.environ.get("WANDB_MODE") == mode
+
+
+def test_what_another_program_cannot_do_ends_in_a_sentence():
+    with pytest.raises(InputError, match=r"^Stub cannot start \(bogus is no mode\); fix what it"):
+        loggers.make_loggers(stub(error="bogus"))
+    assert loggers.make_loggers(stub())
 
 
 @pytest.mark.filterwarnings("ignore")  # of the logger's own dependencies

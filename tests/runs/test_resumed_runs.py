@@ -117,6 +117,16 @@ def test_a_new_run_in_an_old_folder_leaves_no_stage_of_the_old_one(monkeypatch, 
     assert not (tmp_path / "results.csv").exists()
 
 
+def test_a_resumed_run_has_the_log_of_one_that_was_not_stopped(monkeypatch, tmp_path):
+    train(monkeypatch, *NAIVE, f"hydra.run.dir={tmp_path / 'whole'}")
+    begun(monkeypatch, tmp_path / "part")
+    first = logged(tmp_path / "part")
+    assert len(first) == 1
+    train(monkeypatch, f"resume={tmp_path / 'part'}", "trainer.max_time=null")
+    assert logged(tmp_path / "part")[0] | first[0] == logged(tmp_path / "part")[0]
+    assert logged(tmp_path / "part") == logged(tmp_path / "whole")
+
+
 @pytest.mark.filterwarnings("ignore")  # of the logger's own dependencies
 def test_steps_of_tensorboard_go_on(monkeypatch, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

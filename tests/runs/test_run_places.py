@@ -12,8 +12,10 @@ from pathlib import Path
 
 import launched
 import pytest
+from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from processes import FORK
 
 from upo import benchmark, cli, tuning
@@ -21,6 +23,7 @@ from upo.core.files import atomic_file, remove_unfinished, write_atomically
 from upo.core.locks import NAME, locked
 from upo.core.transcript import copied_to
 from upo.errors import InputError
+from upo.runs.compose import user_dir
 from upo.runs.places import LONGEST, folder_name, new_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +109,17 @@ def test_a_job_has_a_short_name(settings, name):
     assert found == name or re.fullmatch(name, found)
 
 
+def test_runs_sweeps_and_jobs_are_named_by_these():
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        node = compose("train", return_hydra_config=True).hydra
+    plain = OmegaConf.to_container(node, resolve=False)
+    assert plain["run"]["dir"].startswith("${new_folder:outputs/")
+    assert plain["sweep"]["dir"].startswith("${new_folder:multirun/")
+    assert (
+        plain["sweep"]["subdir"] == "${folder_name:${hydra.job.override_dirname},${hydra.job.num}}"
+    )
+
+
 @given(st.text(), st.text())
 def test_names_of_jobs_are_safe_and_differ(one, other):
     names = [folder_name(text, "0") for text in (one, other)]
@@ -158,6 +172,14 @@ def test_a_run_a_benchmark_and_a_search_refuse_what_another_process_uses(
     with locked(best, "it", "wait"), pytest.raises(InputError, match=r"the search for .* in use"):
         tuning.tune([*words, "estimator=naive", f"out={out}"])
     assert [path for path in out.rglob("*") if path.is_file()] == []
+
+
+def test_tables_and_tuned_values_lie_beside_no_file_of_the_checkout(monkeypatch):
+    ignored = (ROOT / ".gitignore").read_text().split()
+    assert f"/{benchmark.Settings().out.parts[0]}/" in ignored
+    assert f"/{benchmark.RUNS.parts[0]}/" in ignored
+    monkeypatch.delenv("UPO_CONFIG_DIR")
+    assert not user_dir().is_relative_to(ROOT)
 
 
 def test_what_cannot_be_written_is_named_before_work(tmp_path):

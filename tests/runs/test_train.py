@@ -28,6 +28,9 @@ GAME = [
 ]
 
 
+FILES = [("train", "log"), ("test", "test")]
+
+
 def train(monkeypatch, folder, *overrides):
     """Run ``train.py`` in this process, as a person would from the repository root."""
     monkeypatch.chdir(ROOT)
@@ -80,6 +83,35 @@ def test_the_run_folder_holds_what_is_promised(finished):
     drawn = {path.name for path in (finished / "figures").glob("*.png")}
     assert drawn == {"reliability.png", "propensities.png", "curves.png", "worst_bins.png"}
     assert not list(finished.rglob(".*.pt.*"))  # no temporary file is left
+
+
+def test_a_seed_that_diverges_is_marked_in_every_file(monkeypatch, tmp_path, capsys):
+    rates = "estimator.learners.prediction.optimizer.lr=[.011,1e30,.014]"
+    train(monkeypatch, tmp_path, *SMALL, "estimator=naive", "seeds=3", rates, "figures=false")
+    rows = read(tmp_path)
+    assert [row["auc"] == "nan" for row in rows] == [False, True, False]
+    assert rows[1]["best_epoch"] == "-1"
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["failed_seeds"] == [1]
+    mean = (float(rows[0]["auc"]) + float(rows[2]["auc"])) / 2
+    assert summary["metrics"]["auc"]["mean"] == pytest.approx(mean, abs=1e-12)
+    said = capsys.readouterr().out
+    assert "1 of 3 seeds failed, and nothing here is of them: 1" in said
+    assert "Warning: 1 of 3 replicas failed" in said
+
+
+def test_a_test_set_of_other_ids_is_said(monkeypatch, tmp_path, capsys):
+    rows = [f"u{k % 7},i{k % 11},{k % 5 + 1}\n" for k in range(77)]
+    head = "user,item,rating\n"
+    (tmp_path / "log.csv").write_text(head + "".join(rows))
+    (tmp_path / "test.csv").write_text(head + "".join(f"x{row}" for row in rows))
+    files = [f"dataset.{name}={tmp_path / file}.csv" for name, file in FILES]
+    words = ["dataset=table", *files, "estimator=naive", "figures=false", *SMALL[3:]]
+    train(monkeypatch, tmp_path / "run", *words)
+    warning = "100.0% of the test rows have a user or an item without a training row"
+    assert f"Warning: {warning}" in capsys.readouterr().out
+    said = json.loads((tmp_path / "run" / "summary.json").read_text())["warnings"]
+    assert any(text.startswith(warning) for text in said)
 
 
 def test_the_same_seeds_give_the_same_results(finished, monkeypatch, tmp_path):
