@@ -24,7 +24,7 @@ def make_loggers(config: DictConfig) -> list[Logger]:
     Weights & Biases runs offline when there is no account to send to.
 
     Raises:
-        InputError: If the logger's package is not installed.
+        InputError: If the logger's package is not installed, or another program's cannot start.
     """
     if config.get("logger") is None:
         return []
