@@ -8,6 +8,7 @@ from textwrap import dedent
 
 import pytest
 import yaml
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf, open_dict
 from test_configs import PARTS, finite, names, small
 
@@ -214,6 +215,21 @@ def test_the_users_folder_comes_before_conf(tmp_path, monkeypatch):
     assert "my_ips" in choices("estimator")
     assert estimator("dataset=coat", "estimator=ips")["weighting"]["p_min"] == 0.123
     assert estimator("estimator=my_ips")["name"] == "my_ips"
+
+
+def test_a_configuration_is_composed_once_until_a_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("UPO_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "estimator").mkdir()
+    file = tmp_path / "estimator" / "mine.yaml"
+    for p_min in (0.1, 0.25):  # of another length: a file system may keep whole seconds
+        file.write_text(OWN + f"  weighting: {{p_min: {p_min}}}\n")
+        first = composed(["estimator=mine"])
+        assert first.estimator.weighting.p_min == p_min
+        first.estimator.weighting.p_min = 1.0  # each has its own
+        assert composed(["estimator=mine"]).estimator.weighting.p_min == p_min
+    file.unlink()
+    with pytest.raises(MissingConfigException):
+        composed(["estimator=mine"])
 
 
 def test_another_hydra_application_does_not_see_the_users_folder(tmp_path, monkeypatch):

@@ -4,9 +4,11 @@ A name such as ``estimator=my_ips`` is looked for in the user's own folder, in `
 folders of ``hydra.searchpath``, in this order. Whoever needs a configuration asks here.
 """
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -68,6 +70,8 @@ Plugins.instance().register(UserFolder)
 def composed(overrides: Sequence[str], name: str = "train") -> DictConfig:
     """A configuration with these overrides, also within another Hydra application.
 
+    Composed once for each state of the files: many fits of one process ask for few configurations.
+
     Args:
         overrides: As on the command line, ``hydra.searchpath=[...]`` included.
         name: The primary file.
@@ -75,9 +79,25 @@ def composed(overrides: Sequence[str], name: str = "train") -> DictConfig:
     Raises:
         InputError: If a folder of the search path does not exist.
     """
-    search_path(overrides)
+    if search_path(overrides):  # folders of others, which may be packages or remote
+        return _composed(name, tuple(overrides))
+    return copy.deepcopy(_remembered(name, tuple(overrides), _state()))
+
+
+@lru_cache(maxsize=64)
+def _remembered(name: str, overrides: tuple[str, ...], state: object) -> DictConfig:
+    return _composed(name, overrides)
+
+
+def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
     with _hydra():
         return compose(name, overrides=list(overrides))
+
+
+def _state() -> frozenset[tuple[str, int, int]]:
+    """Path, time of change and size of every file that a configuration may come from."""
+    files = (path for folder in (conf_dir(), user_dir()) for path in folder.rglob("*.yaml"))
+    return frozenset((str(path), (stat := path.stat()).st_mtime_ns, stat.st_size) for path in files)
 
 
 def choices(group: str, overrides: Sequence[str] = ()) -> list[str]:
