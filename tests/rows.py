@@ -15,6 +15,11 @@ KINDS = [
 ]
 
 
-def each(slow=pytest.mark.slow):
+def each():
     """Every row as a parameter; those that are of no kind of their own are marked."""
-    return [name if name in KINDS else pytest.param(name, marks=slow) for name in NAMES]
+    return slow_if_known(NAMES)
+
+
+def slow_if_known(names):
+    """These rows as parameters, of which those outside ``KINDS`` are marked."""
+    return [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in names]

@@ -1,16 +1,12 @@
 """Small worlds on which the tests of this folder train what the configurations describe."""
 
-from pathlib import Path
-
 import torch
-from hydra import compose, initialize_config_dir
 
-import upo.runs.config  # noqa: F401 - registers the schema
 from upo.pairs import BatchSampler, PairSpace
 from upo.runs.assembly import build_estimator
+from upo.runs.compose import composed
 from upo.runs.experiment import Experiment
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 WORLD = [
     "backbone=mf_plain",
     "fit=fixed",
@@ -25,8 +21,7 @@ WORLD = [
 
 
 def configure(name, *overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides=[f"estimator={name}", *WORLD, *overrides])
+    return composed([f"estimator={name}", *WORLD, *overrides])
 
 
 def short_stages(name):

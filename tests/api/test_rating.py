@@ -146,11 +146,17 @@ def test_ratings_are_written_out(model, tmp_path):
     np.testing.assert_allclose(graph.run(None, asked)[0], expected, rtol=1e-5)
 
 
+NEED = {
+    *("asips", "ips_v2", "dr_v2", "cvib", "tdr", "tdr_jl", "dce_dr", "dce_tdr", "mr", "cali_mr"),
+}
+
+
 @pytest.mark.parametrize("name", choices("estimator"))
 def test_every_estimator_predicts_ratings_or_says_why_not(name):
     words = ["target=rating", f"estimator={name}", "logger=none"]
     config = composed(words)
-    if "needs_probability" in config.estimator:
+    assert ("needs_probability" in config.estimator) == (name in NEED)
+    if name in NEED:
         with pytest.raises(InputError, match=f"estimator {name} cannot have target=rating: "):
             check(config)
     else:
@@ -158,20 +164,6 @@ def test_every_estimator_predicts_ratings_or_says_why_not(name):
         assert config.estimator.form._target_.endswith("Rating") or "${" in str(
             config.estimator.form
         )
-
-
-NEED = {
-    *("asips", "ips_v2", "dr_v2", "cvib", "tdr", "tdr_jl", "dce_dr", "dce_tdr", "mr", "cali_mr"),
-}
-
-
-def test_those_that_need_probabilities_are_these():
-    found = {
-        name
-        for name in choices("estimator")
-        if "needs_probability" in composed([f"estimator={name}", "logger=none"]).estimator
-    }
-    assert found == NEED
 
 
 def test_a_form_of_probabilities_is_refused():

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from rows import NAMES
-from small_estimators import CONF, roughened
+from rows import NAMES, slow_if_known
+from small_estimators import roughened
 
-import upo.runs.config  # noqa: F401 - registers the schema
+import upo.runs.compose
 from upo.data.world import SyntheticWorld
 from upo.functional.pointwise import cross_entropy
 from upo.functional.prediction import dr_loss, dr_loss_public, ips_loss, naive_loss
@@ -93,8 +92,7 @@ def composed(row):
         "dataset.n_users=25",
         "dataset.n_items=20",
     ]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides=[f"estimator={row}", "dataset.density=0.2", *small])
+    return upo.runs.compose.composed([f"estimator={row}", "dataset.density=0.2", *small])
 
 
 def objective_of(config):
@@ -134,7 +132,7 @@ def logs():
     return simulated, labels, spaces
 
 
-@pytest.mark.parametrize("row", sorted(CLAIM))
+@pytest.mark.parametrize("row", slow_if_known(sorted(CLAIM)))
 def test_every_row_that_claims_it_is_unbiased_at_known_propensities(row, logs):
     simulated, labels, spaces = logs
     config = composed(row)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from rows import NAMES, each
+from rows import each
 from small_estimators import built, roughened
 
 from upo.learners.base import GradientLearner
@@ -88,7 +88,7 @@ def hold_constants(estimator, monkeypatch):
     monkeypatch.setattr(estimator, "features", first_features)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each())
 def test_gradients_agree_with_finite_differences(name, float64, monkeypatch):
     estimator, learners, sampler = players(name, 0.3)
     batch = sampler.chunk(0, 1)[0]

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from balancing_runs import adam, check_stack, check_trains, run_steps, state
+from balancing_runs import adam, check_stack, run_steps, state
 from small_estimators import built, roughened
 
 from upo.errors import InputError
@@ -18,12 +18,6 @@ from upo.learners.propensity import PropensityLearner
 
 ROWS = ["ips_v2", "dr_v2"]
 PARENTS = {"ips_v2": "ips", "dr_v2": "dr_jl"}
-
-
-@pytest.mark.filterwarnings("ignore")  # the trainer's own
-@pytest.mark.parametrize("name", ROWS)
-def test_trains(name):
-    check_trains(name)
 
 
 @pytest.mark.parametrize("name", ROWS)

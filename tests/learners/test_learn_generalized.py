@@ -1,6 +1,7 @@
 import pytest
 import torch
-from balancing_runs import adam, check_stack, check_trains, run_steps, state
+from balancing_runs import adam, check_stack, run_steps, state
+from rows import slow_if_known
 from small_estimators import built, roughened
 
 from upo.core.layers import Sizes
@@ -31,13 +32,7 @@ CUT = ["+estimator.bins._target_=upo.models.bins.Bins", "+estimator.bins.rule=eq
 FEW = "estimator.networks.neighbours.count=64"
 
 
-@pytest.mark.filterwarnings("ignore")  # the trainer's own
-@pytest.mark.parametrize("name", ROWS)
-def test_trains(name):
-    check_trains(name)
-
-
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", slow_if_known(ROWS))
 def test_stack_equals_its_parts(name):
     check_stack(name, *([FEW] if name == "umvue_dr" else []))
 

@@ -20,6 +20,7 @@ import upo
 import upo.runs.config
 from upo.metrics.names import lower_is_better
 from upo.runs.assembly import build_estimator
+from upo.runs.compose import composed
 from upo.runs.experiment import Experiment
 from upo.training.checkpoint import load_checked
 
@@ -54,13 +55,13 @@ def hydra_root():
 
 def resolved(*overrides):
     """A composed configuration with every interpolation followed."""
-    config = compose("train", overrides=["logger=none", *overrides])
-    return OmegaConf.to_container(config, resolve=True)
+    return OmegaConf.to_container(composed(["logger=none", *overrides]), resolve=True)
 
 
 def small(*overrides, seeds=SEEDS):
     """A run on a tiny world: every stage one epoch of two steps."""
-    config = compose("train", overrides=[*WORLD, f"seeds={list(seeds)}", *overrides])
+    config = composed([*WORLD, *overrides])
+    config.seeds = list(seeds)
     with open_dict(config):
         for plan in config.estimator.stages.values():
             if plan is None:

@@ -248,7 +248,14 @@ def one(tmp_path_factory):
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
-@pytest.mark.parametrize("command", [[sys.executable], TORCHRUN], ids=["lightning", "torchrun"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param([sys.executable], id="lightning"),
+        # a whole run under torchrun equals one of Lightning bit for bit in test_resume.py
+        pytest.param(TORCHRUN, id="torchrun", marks=pytest.mark.slow),
+    ],
+)
 def test_a_launcher_gives_the_files_and_figures_of_one_process(tmp_path, one, command):
     expected, _, wrote_alone = one
     found, output, wrote = launch(command, tmp_path / "run", "trainer.devices=2")

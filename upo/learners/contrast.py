@@ -37,7 +37,7 @@ class Contrast:
 class ErrorImputation:
     """EIB: imputed errors wherever no rating is observed."""
 
-    replayable = True
+    replayable = imputes = True
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``, with the graph to the prediction."""

@@ -36,7 +36,7 @@ class OrthogonalityPenalty:
         eta: Strength, at least 0.
     """
 
-    replayable = True
+    replayable = imputes = True
 
     def __init__(self, *, eta: Hyper = 1.0) -> None:
         self.eta = Strength(eta, "eta")

@@ -17,7 +17,8 @@ class Objective(Protocol):
     """A prediction loss on a batch.
 
     One that weighs the errors of rows of O may have a method ``importance`` of the same arguments,
-    which says how much, ``[R, B]`` and about 1 on average: the penalty is weighed alike.
+    which says how much, ``[R, B]`` and about 1 on average: the penalty is weighed alike. One that
+    reads imputed errors says so by ``imputes = True``.
     """
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
@@ -86,7 +87,7 @@ class DoublyRobust:
         InputError: If ``dr_form`` is unknown.
     """
 
-    replayable = True
+    replayable = imputes = True
 
     importance = staticmethod(inverse_propensity)
 
@@ -114,6 +115,9 @@ class PredictionLearner(GradientLearner):
         objective: The estimator of the ideal loss.
         network: Role of the trained network.
         penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
+
+    Raises:
+        InputError: If the objective reads imputed errors and nothing imputes them.
     """
 
     replayable = True
@@ -128,6 +132,7 @@ class PredictionLearner(GradientLearner):
         penalty: Strengths | None = None,
     ) -> None:
         super().__init__(estimator, optimizer=optimizer, network=network, penalty=penalty)
+        estimator.check_reads(objective)
         self.objective = objective
 
     def update(self, batch: Batch) -> Logs:

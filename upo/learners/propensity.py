@@ -71,6 +71,9 @@ class PropensityLearner(GradientLearner):
         output: Role whose logits are fitted, where it is derived from the trained network; by
             default the trained network's own.
         penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
+
+    Raises:
+        InputError: If a penalty reads imputed errors and nothing imputes them.
     """
 
     replayable = True
@@ -89,6 +92,8 @@ class PropensityLearner(GradientLearner):
         super().__init__(estimator, optimizer=optimizer, network=network, penalty=penalty)
         self.loss, self.output = loss, output or network
         self.penalties = dict(penalties or {})
+        for part in self.penalties.values():
+            estimator.check_reads(part)
 
     def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:
         """Recompute adaptive bins, where a penalty, or the validation of a game, reads them."""

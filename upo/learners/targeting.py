@@ -95,7 +95,7 @@ class CollaborativeImputation(ImputationLearner):
 class SquaredTargeting:
     """Objective of the single last step of public TDR code (``variant=squared_step``)."""
 
-    replayable = True
+    replayable = imputes = True
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``, with the graph to the prediction."""

@@ -21,14 +21,15 @@ class Tilting(Learner):
         network: Role of the tilted propensity.
 
     Raises:
-        InputError: If the network is another.
+        InputError: If the network is another, or nothing imputes errors.
     """
 
-    replayable = True
+    replayable = imputes = True
 
     def __init__(self, estimator: Estimator, *, network: str = "tilted") -> None:
         super().__init__(estimator, network=network)
         self.tilted = estimator.network_of(network, TiltedPropensity)
+        estimator.check_reads(self)
 
     @torch.no_grad()
     def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:

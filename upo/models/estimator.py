@@ -300,6 +300,18 @@ class Estimator(nn.Module):
         g = self.logit("imputation", pairs).detach()
         return self.form.imputed(self.logit("prediction", pairs), g)
 
+    def check_reads(self, part: object) -> None:
+        """See that what a part reads is there, before anything trains.
+
+        Args:
+            part: An objective or a penalty; it reads imputed errors if its ``imputes`` is true.
+
+        Raises:
+            InputError: If nothing imputes errors.
+        """
+        if getattr(part, "imputes", False) and "imputed" not in self.networks:
+            self.network("imputation")
+
     def error_and_imputed(self, pairs: Pairs, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Errors against given labels ``[R, B]``, and the imputed ones: 0 if none are used.
 
