@@ -27,6 +27,7 @@ def test_steps_on_rows_are_timed(capsys):
     assert lines[-1].startswith("coat   R =  2  step")
 
 
+@pytest.mark.slow
 def test_several_processes_are_timed(capsys):
     processes.main(["--only", "coat", "--replicas", "2", "--turns", "1"])
     one, two = capsys.readouterr().out.splitlines()

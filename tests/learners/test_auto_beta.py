@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from torch import distributed as dist
-from torch.multiprocessing import spawn
+from processes import found_by_ranks
+from small_estimators import configure, short_stages
 from worlds import adam, make_estimator, make_space, parameters
 
 from upo.core.layers import Sizes
@@ -14,6 +14,7 @@ from upo.learners.auto_beta import AutoBetaLearner, AutoBetaPenalty
 from upo.learners.propensity import AdversaryLearner
 from upo.models.beta_window import BetaWindow
 from upo.pairs import BatchSampler
+from upo.runs.experiment import Experiment
 from upo.training.checkpoint import load_checked, save_atomically
 
 REPLICAS = 3
@@ -160,14 +161,7 @@ def test_a_replica_estimates_what_its_seed_alone_does():
         torch.testing.assert_close(stack[r], estimate[0], rtol=1e-2, atol=1e-2)
 
 
-def _processes(rank, size, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=size)
-    torch.save(_played(), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def _played():
+def _played(*_):
     estimator, learner, sampler = start(lr=0.02, num_bins=4)
     for epoch in range(2):
         learner.on_epoch_start(epoch, sampler)
@@ -177,8 +171,7 @@ def _played():
 
 
 def test_processes_agree_with_one(tmp_path):
-    spawn(_processes, args=(2, str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{r}.pt") for r in range(2))
+    first, second = found_by_ranks(_played, [2], tmp_path)[2]
     alone = _played()
     assert torch.equal(first["beta"], second["beta"])
     known = ~alone["values"].isnan()
@@ -191,11 +184,6 @@ GAME = ["propensity=upo_auto", "estimator.networks.beta.window=12", "seeds=[3,8]
 
 
 def run(folder, *overrides):
-    # imported here: the processes spawned above import this module and need none of it
-    from small_estimators import configure, short_stages
-
-    from upo.runs.experiment import Experiment
-
     config = configure("upo_dr", *short_stages("upo_dr"), *GAME, *overrides)
     return Experiment(config, folder, progress=False).run()
 

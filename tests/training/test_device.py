@@ -94,7 +94,14 @@ class KilledError(Exception):
     """The run ended here."""
 
 
-@pytest.mark.parametrize(("estimator", "writes"), [("upo_dr", 2), ("kbips", 4), ("dr_v2", 1)])
+@pytest.mark.parametrize(
+    ("estimator", "writes"),
+    [
+        ("upo_dr", 2),
+        pytest.param("kbips", 4, marks=pytest.mark.slow),
+        pytest.param("dr_v2", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_is_resumed_on_the_device_from_the_middle_of_a_stage(
     estimator, writes, device, monkeypatch, tmp_path
 ):

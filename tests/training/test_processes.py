@@ -275,6 +275,7 @@ def test_a_launcher_gives_the_files_and_figures_of_one_process(tmp_path, one, co
     assert not wrote.get(1)
 
 
+@pytest.mark.slow
 def test_a_grid_goes_to_other_processes_through_joblib(tmp_path):
     done = subprocess.run(
         [
