@@ -8,7 +8,8 @@ from torch.func import functional_call
 
 from upo.errors import InputError
 from upo.functional.pointwise import cross_entropy
-from upo.learners.debiasing import AutoDebiased, LookAhead, along
+from upo.learners.ahead import along
+from upo.learners.debiasing import AutoDebiased, LookAhead
 from upo.learners.prediction import Naive
 from upo.pairs import BatchSampler
 from upo.pairs.uniform import user_order

@@ -59,14 +59,14 @@ def omega_bias(p_hat: Tensor) -> Tensor:  # any shape -> the same
     return (1.0 - p_hat) ** 2 / p_hat**3
 
 
-def omega_mse(p_hat: Tensor, mix: float = 0.5) -> Tensor:  # any shape -> the same
+def omega_mse(p_hat: Tensor, mix: float | Tensor = 0.5) -> Tensor:  # any shape -> the same
     r"""DR-MSE: :math:`\lambda\,\omega_{bias}+(1-\lambda)\,\omega_{mrdr}`, at least 0.
 
-    Source: Dai et al., KDD 2022. Differs: one mix for all pairs, where the paper learns one each.
+    Source: Dai et al., KDD 2022. The paper learns a mix of each pair (``upo.models.mix.Mix``).
 
     Args:
         p_hat: Clipped propensity.
-        mix: :math:`\lambda` in [0, 1]; 1 is DR-BIAS, 0 is MRDR.
+        mix: :math:`\lambda` in [0, 1], of all or of each pair; 1 is DR-BIAS, 0 is MRDR.
     """
     return mix * omega_bias(p_hat) + (1.0 - mix) * omega_mrdr(p_hat)
 

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from upo.core.distributed import batch_mean, batch_sum, share, sum_gradients
+from upo.core.distributed import batch_mean, batch_sum, share
 from upo.core.lookups import batch_of
 from upo.errors import InputError
 from upo.functional.pointwise import cross_entropy
+from upo.learners.ahead import along, slopes
 from upo.learners.base import GradientLearner, Logs, Optimizer
 from upo.models.debiasing import DebiasingParameters
 from upo.models.estimator import Estimator
@@ -120,13 +121,13 @@ class LookAhead(GradientLearner):
         """Descend the uniform loss one step ahead; the prediction stays where it is."""
         estimator, network = self.estimator, self.estimator.network("prediction")
         params = dict(network.named_parameters())
-        slope = self._slope(self.objective(estimator, batch), list(params.values()))
+        slope = slopes(self.objective(estimator, batch), list(params.values()))
         ahead = {
             name: (p.detach() - self.rate * d).requires_grad_()
             for (name, p), d in zip(params.items(), slope, strict=True)
         }
         uniform = self._uniform_loss(ahead)
-        g = self._slope(uniform, list(ahead.values()))
+        g = slopes(uniform, list(ahead.values()))
         term = -self.rate * self.moved(batch, list(params.values()), g)
         value = uniform.detach()
         self.step(value + (term - term.detach()))  # the uniform loss, with its slope
@@ -153,22 +154,3 @@ class LookAhead(GradientLearner):
             logit = functional_call(network, ahead, (users, items))
         e = cross_entropy(logit, labels)
         return batch_sum(weight * e) / batch_sum(weight).clamp(min=1.0)
-
-    @staticmethod
-    def _slope(loss: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
-        """Slope of the replicas' losses over all ranks."""
-        found = torch.autograd.grad(
-            loss.sum(), params, allow_unused=True, materialize_grads=True, retain_graph=True
-        )
-        slopes = [x.detach().clone() for x in found]
-        sum_gradients(slopes)
-        return slopes
-
-
-def along(logit: Tensor, params: Sequence[Tensor], way: Sequence[Tensor]) -> Tensor:
-    """How fast each logit ``[R, B]`` moves as the parameters go along a way; no graph."""
-    one = torch.zeros_like(logit, requires_grad=True)
-    slopes = torch.autograd.grad(logit, params, one, create_graph=True, allow_unused=True)
-    both = [(s * d).sum() for s, d in zip(slopes, way, strict=True) if s is not None]
-    (found,) = torch.autograd.grad(torch.stack(both).sum(), one)
-    return found.detach()
