@@ -150,9 +150,7 @@ def test_every_propensity_trains_under_both_objectives(row, propensity):
 
 
 @pytest.mark.parametrize("objective", [n for n in names("objective") if n != "autodebias"])
-def test_an_objective_without_its_imputation_is_refused_before_anything_trains(
-    objective, monkeypatch
-):
+def test_an_objective_without_its_parts_is_refused_before_anything_trains(objective, monkeypatch):
     def fit(self, module, loggers=(), **_):
         trained.append(module.stage)
         return real(self, module, loggers, **_)

@@ -187,6 +187,8 @@ class RegularizedPredictionLearner(PredictionLearner):
     ) -> None:
         super().__init__(estimator, optimizer=optimizer, objective=objective, **learner)
         self.terms = dict(terms)
+        for term in self.terms.values():
+            estimator.check_reads(term)
 
     def update(self, batch: Batch) -> Logs:
         """Descend; propensity and imputation are frozen."""

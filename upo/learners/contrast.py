@@ -37,7 +37,9 @@ class Contrast:
 class ErrorImputation:
     """EIB: imputed errors wherever no rating is observed."""
 
-    replayable = imputes = True
+    replayable = True
+
+    reads = ("imputation",)
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``, with the graph to the prediction."""

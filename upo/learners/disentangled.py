@@ -34,6 +34,7 @@ class ObservationTerm:
         network: str = "propensity",
     ) -> None:
         self.loss, self.alpha, self.network = loss, Strength(alpha, "alpha"), network
+        self.reads = (network,)
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The term ``[R]``, with the graph to the networks that the propensity reads."""
@@ -58,6 +59,7 @@ class Orthogonal:
         self, *, beta: Hyper = 1.0, networks: tuple[str, str] = ("prediction", "auxiliary")
     ) -> None:
         self.beta, (self.first, self.second) = Strength(beta, "beta"), networks
+        self.reads = networks
 
     def __call__(
         self, estimator: Estimator, of: Batch | Pairs, p_hat: Tensor | None = None

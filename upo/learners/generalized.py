@@ -36,7 +36,9 @@ class OrthogonalityPenalty:
         eta: Strength, at least 0.
     """
 
-    replayable = imputes = True
+    replayable = True
+
+    reads = ("imputation",)
 
     def __init__(self, *, eta: Hyper = 1.0) -> None:
         self.eta = Strength(eta, "eta")

@@ -69,7 +69,7 @@ class MixLookAhead(GradientLearner):
             which the doubly robust loss would not depend on the imputation.
     """
 
-    imputes = True
+    reads = ("imputation",)
     whole_tables = "looks ahead of whole tables by a step"
 
     def __init__(

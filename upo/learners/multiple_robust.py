@@ -22,7 +22,7 @@ class BalanceLearner(Learner):
         network: Role of the balance.
 
     Raises:
-        InputError: If that network is no ``Balance``.
+        InputError: If that network is no ``Balance``, or lacks what it balances.
     """
 
     replayable = True
@@ -30,6 +30,7 @@ class BalanceLearner(Learner):
     def __init__(self, estimator: Estimator, *, network: str = "balance") -> None:
         super().__init__(estimator, network=network)
         self.balance = estimator.network_of(network, Balance)
+        estimator.check_reads(self.balance)
 
     def on_epoch_start(self, epoch: int, sampler: BatchSampler) -> None:
         """Solve; every network is frozen."""
@@ -55,6 +56,7 @@ class MultipleRobust:
 
     def __init__(self, *, balance: str = "balance") -> None:
         self.balance = balance
+        self.reads = (balance,)
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``."""

@@ -18,7 +18,7 @@ class Objective(Protocol):
 
     One that weighs the errors of rows of O may have a method ``importance`` of the same arguments,
     which says how much, ``[R, B]`` and about 1 on average: the penalty is weighed alike. One that
-    reads imputed errors says so by ``imputes = True``.
+    reads further networks names their roles, ``reads = ("imputation",)``.
     """
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
@@ -87,7 +87,9 @@ class DoublyRobust:
         InputError: If ``dr_form`` is unknown.
     """
 
-    replayable = imputes = True
+    replayable = True
+
+    reads = ("imputation",)
 
     importance = staticmethod(inverse_propensity)
 
@@ -117,7 +119,7 @@ class PredictionLearner(GradientLearner):
         penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
 
     Raises:
-        InputError: If the objective reads imputed errors and nothing imputes them.
+        InputError: If the objective reads a network that is not there.
     """
 
     replayable = True

@@ -73,7 +73,7 @@ class PropensityLearner(GradientLearner):
         penalty: Strengths of the penalty on looked-up rows; see ``TablePenalty``.
 
     Raises:
-        InputError: If a penalty reads imputed errors and nothing imputes them.
+        InputError: If a penalty reads a network that is not there.
     """
 
     replayable = True

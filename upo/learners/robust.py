@@ -54,7 +54,9 @@ class RobustInversePropensity:
 class RobustDoublyRobust(RobustInversePropensity):
     """RD-DR: DR under the weights of the band that are worst for what imputation leaves."""
 
-    replayable = imputes = True
+    replayable = True
+
+    reads = ("imputation",)
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``, with the graph to the prediction."""
@@ -79,7 +81,9 @@ class BenchmarkedDoublyRobust(RobustInversePropensity):
         benchmark: Role of the benchmark's prediction.
     """
 
-    replayable = imputes = True
+    replayable = True
+
+    reads = ("imputation",)
 
     def __init__(self, *, gamma: float = 1.5, benchmark: str = "benchmark") -> None:
         super().__init__(gamma=gamma)

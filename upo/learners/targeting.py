@@ -95,7 +95,9 @@ class CollaborativeImputation(ImputationLearner):
 class SquaredTargeting:
     """Objective of the single last step of public TDR code (``variant=squared_step``)."""
 
-    replayable = imputes = True
+    replayable = True
+
+    reads = ("imputation",)
 
     def __call__(self, estimator: Estimator, batch: Batch) -> Tensor:
         """The loss ``[R]``, with the graph to the prediction."""

@@ -24,7 +24,9 @@ class Tilting(Learner):
         InputError: If the network is another, or nothing imputes errors.
     """
 
-    replayable = imputes = True
+    replayable = True
+
+    reads = ("imputation",)
 
     def __init__(self, estimator: Estimator, *, network: str = "tilted") -> None:
         super().__init__(estimator, network=network)

@@ -59,6 +59,8 @@ class Balance(nn.Module):
         if not 0 <= ridge < float("inf"):
             raise InputError(f"balance ridge must be at least 0, got {ridge}; try 0 (exact).")
         self.propensities, self.imputations = list(propensities), list(imputations)
+        weighed = (getattr(each, "network", None) for each in propensities)
+        self.reads = (*filter(None, weighed), *imputations)
         self.ridge, self.nonnegative = ridge, nonnegative
         # of each row of the log; found anew at each epoch, so no checkpoint holds them
         self.register_buffer("omega", torch.zeros(len(sizes.seeds), 0), persistent=False)

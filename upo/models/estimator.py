@@ -301,16 +301,18 @@ class Estimator(nn.Module):
         return self.form.imputed(self.logit("prediction", pairs), g)
 
     def check_reads(self, part: object) -> None:
-        """See that what a part reads is there, before anything trains.
+        """See that the networks that a part reads are there, before anything trains.
 
         Args:
-            part: An objective or a penalty; it reads imputed errors if its ``imputes`` is true.
+            part: An objective, a penalty or a network. Its ``reads`` names the roles; the role
+                ``imputed`` stands in for ``imputation``.
 
         Raises:
-            InputError: If nothing imputes errors.
+            InputError: If one is missing, or one that such a network reads in its turn.
         """
-        if getattr(part, "imputes", False) and "imputed" not in self.networks:
-            self.network("imputation")
+        for role in getattr(part, "reads", ()):
+            if role != "imputation" or "imputed" not in self.networks:
+                self.check_reads(self.network(role))
 
     def error_and_imputed(self, pairs: Pairs, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Errors against given labels ``[R, B]``, and the imputed ones: 0 if none are used.
