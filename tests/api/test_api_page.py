@@ -48,13 +48,13 @@ def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     TRAIN.to_csv("log.csv", index=False)
     TEST.to_csv("uniform.csv", index=False)
-    whole = upo.fit
-
-    def quick(*args, **settings):
-        stages = {k: v for k, v in FEW.items() if ".stages." in k or k.startswith("trainer")}
-        return whole(*args, **{"progress": False, **settings, "overrides": stages})
-
-    monkeypatch.setattr(upo, "fit", quick, raising=False)
+    stages = {k: v for k, v in FEW.items() if ".stages." in k or k.startswith("trainer")}
+    few = {"progress": False, "overrides": stages}
+    fit, tune = upo.fit, upo.tune
+    monkeypatch.setattr(upo, "fit", lambda *x, **given: fit(*x, **given | few), raising=False)
+    monkeypatch.setattr(
+        upo, "tune", lambda *x, **given: tune(*x, **given | few | {"trials": 4}), raising=False
+    )
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     code = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert code
