@@ -29,7 +29,7 @@ from upo.core.files import write_atomically
 from upo.core.locks import NAME as LOCK
 from upo.core.locks import locked
 from upo.core.transcript import LOG, copied_to
-from upo.errors import InputError
+from upo.errors import InputError, UnfinishedError
 from upo.runs.compose import check_choices, composed, conf_dir, search_path
 from upo.runs.finished import finish, finished
 from upo.runs.folder import run
@@ -114,7 +114,11 @@ def _second(config: DictConfig, folder: Path) -> list[Row]:
         check_same(folder, config)
     elif first_process():
         write_atomically(folder / SETTINGS, OmegaConf.to_yaml(config))
-    return run(config, folder)
+    try:
+        return run(config, folder)
+    except UnfinishedError as error:  # it is resumed with the first
+        said = str(error).replace(f"resume={folder}", f"resume={folder.parent}")
+        raise UnfinishedError(said) from error
 
 
 def _kept(config: DictConfig, folder: Path) -> list[Row]:

@@ -109,6 +109,28 @@ def test_a_second_estimator_that_is_finished_is_not_trained_again(monkeypatch, t
     assert [path.read_text() for path in sorted(tmp_path.rglob("results.csv"))] == first
 
 
+def test_a_second_estimator_goes_on_where_it_was_stopped(monkeypatch, tmp_path, capsys):
+    limits = iter([None, 1e-9])
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "time_limit", lambda _: next(limits))
+        words = ["compare_with=dr_jl", "trainer.max_time='00:00:00:09'"]
+        with pytest.raises(SystemExit) as stop:
+            train(patch, *NAIVE, *words, f"hydra.run.dir={tmp_path}")
+    assert stop.value.code == 75
+    assert f"resume={tmp_path} goes on from there." in capsys.readouterr().err
+    (path,) = (tmp_path / "dr_jl" / "checkpoints").iterdir()
+    assert load_checked(path)["next_epoch"] == 1
+    begun = []
+    real = StageModule.on_train_epoch_start
+    monkeypatch.setattr(
+        StageModule,
+        "on_train_epoch_start",
+        lambda self: (begun.append((self.stage, self.epoch)), real(self))[1],
+    )
+    train(monkeypatch, f"resume={tmp_path}", "trainer.max_time=null")
+    assert begun[0] == (path.stem, 1)
+
+
 def test_a_new_run_in_an_old_folder_leaves_no_stage_of_the_old_one(monkeypatch, tmp_path):
     train(monkeypatch, *NAIVE, "estimator=ips", f"hydra.run.dir={tmp_path}")
     begun(monkeypatch, tmp_path, "estimator=ips")
