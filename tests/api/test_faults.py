@@ -51,6 +51,26 @@ def test_ids_are_found_by_value_however_they_are_spelled(numbered):
     assert np.array_equal(plain.predict(test.astype({"user": float})), expected)
 
 
+def test_text_of_a_table_is_found_by_the_number_it_spells(numbered):
+    """Exactly first; by value where one id alone spells it."""
+    few = {"estimator": "naive", "overrides": {"estimator.stages.debias.epochs": 1}}
+    text, point = (numbered.astype({"user": kind}).astype({"user": str}) for kind in (int, float))
+    for train, asked in ((text, point), (point, text), (point, numbered), (text, numbered)):
+        model = short(train, **few)
+        expected = model.predict(train.head(20))
+        assert len(set(expected)) > 10
+        found = model.predict(asked.head(20))
+        assert found.equals(expected)
+        assert found.attrs["unseen"] == 0
+    both = short(
+        pd.concat([text.astype({"item": str}), point.assign(item="x" + point.item.astype(str))]),
+        **few,
+    )
+    seven = pd.DataFrame({"user": ["7", "7.0", "7.00"], "item": ["x3"] * 3})
+    assert both.predict(seven).attrs["unseen_users"] == pytest.approx(1 / 3)
+    assert len(set(both.predict(seven))) == 3
+
+
 def test_what_upo_auto_has_learned_is_saved_with_its_network(tmp_path):
     model = short(propensity="upo_auto", overrides=FEW)
     model.save(tmp_path)

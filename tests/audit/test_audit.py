@@ -210,7 +210,11 @@ GOOD = pd.DataFrame(
     {"user": [1, 1, 2], "item": [1, 2, 1], "observed": [1, 0, 1], "propensity": [0.5, 0.2, 1.0]}
 )
 REFUSED = {
-    "missing columns": (GOOD.drop(columns=["item", "observed"]), {}, "no column item or observed"),
+    "missing columns": (
+        GOOD.drop(columns=["item", "observed"]),
+        {},
+        "no column 'item' or 'observed'",
+    ),
     "empty": (GOOD.head(0), {}, "no rows"),
     "no frame": ([1, 2], {}, "must be a data frame"),
     "propensity of 0": (GOOD.assign(propensity=[0.5, 0, 1]), {}, "row 2 has 0"),
@@ -223,7 +227,10 @@ REFUSED = {
     "repeated pair": (pd.concat([GOOD, GOOD]), {}, "user 1 and item 1 occurs more than once"),
     "weight of 0": (GOOD.assign(weight=[1, 0, 1]), {}, "weight must be finite and above 0"),
     "infinite weight": (GOOD.assign(weight=[1, np.inf, 1]), {}, "above 0"),
-    "no such weight": (GOOD, {"weight": "w"}, "no column w"),
+    "no such weight": (GOOD, {"weight": "w"}, "no column 'w'"),
+    "names that are numbers": (GOOD.set_axis(range(4), axis=1), {"user": 0}, "called 0, 1, 2, 3"),
+    "a frame for a name": (GOOD, {"propensity": GOOD}, "as text, got DataFrame"),
+    "a number for features": (GOOD, {"features": 3}, "features must be a name or a list"),
     "no such feature": (GOOD, {"features": ["age"]}, "no column age"),
     "feature with a part": (GOOD, {"features": ["user"]}, "another part"),
     "feature of NaN": (GOOD.assign(a=[1, np.nan, 2]), {"features": "a"}, "has empty cells"),

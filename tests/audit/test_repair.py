@@ -66,8 +66,11 @@ def test_in_most_of_100_small_worlds_nothing_is_left_to_find():
     [
         ({"folds": 1}, "at least 2"),
         ({"propensities": [0.5]}, "a number for each of the"),
-        ({"propensities": "p"}, "no column p"),
+        ({"propensities": "p"}, "no column 'p'"),
         ({"features": ["height"]}, "no column height"),
+        ({"features": 3}, "features must be a name or a list of names"),
+        ({"propensities": ["high"] * 400}, "or a number for each row, got list of something"),
+        ({"propensities": [[0.5], [0.5, 0.5]]}, "or a number for each row, got list of something"),
     ],
 )
 def test_wrong_input_ends_in_a_sentence(settings, message):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from upo.core.given import column_names, flag, path_of
+from upo.core.given import column_names, flag, listed, path_of, whole
 from upo.core.seeds import parse_seeds
 from upo.errors import InputError
 
@@ -17,6 +17,20 @@ def test_flags():
     for value in ("no", "false", 0, None, [False]):
         with pytest.raises(InputError, match=r"^average must be True or False, got"):
             flag("average", value)
+
+
+def test_whole_numbers():
+    assert [whole("k", value, 1, 5) for value in (3, np.int64(3), np.float32(3), 3.0)] == [3] * 4
+    for value in (0, -1, 2.5, True, None, "3", [3], np.array([3, 4]), float("inf")):
+        with pytest.raises(InputError, match=r"^k must be a whole number of at least 1, got .*5"):
+            whole("k", value, 1, 5)
+
+
+def test_one_name_or_several():
+    assert listed("features", "x") == ["x"]
+    assert listed("features", ("x", "y")) == ["x", "y"]
+    with pytest.raises(InputError, match=r"^features must be a name or a list of names, got 3"):
+        listed("features", 3)
 
 
 @pytest.mark.parametrize("name", [None, ["user"], {"user"}, True, 1.5, np.zeros(2)])

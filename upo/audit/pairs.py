@@ -14,8 +14,10 @@ from upo.core.given import column_names
 from upo.errors import InputError
 from upo.functional.propensity import P_MAX
 from upo.tables.frames import check_nulls, encode, to_arrow
+from upo.tables.ids import check_columns
 from upo.tables.numbering import Ids, shown
 
+_REMEDY = "rename them, or name yours with user=, item=, observed=, propensity= and weight="
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -119,10 +121,11 @@ def read_pairs(frame: Any, names: Names, features: Sequence[str] | None, source:
         InputError: If a column is missing or holds what it should not, a pair occurs twice, or one
             class of o is missing.
     """
-    table = to_arrow(frame, None, source)
     needed = [names.user, names.item, names.observed, names.propensity]
     if names.weight is not None:
         needed.append(names.weight)
+    check_columns(frame, needed, source, _REMEDY)
+    table = to_arrow(frame, None, source)
     _check_names(table, needed, source)
     if not table.num_rows:
         raise InputError(f"{source} has no rows; give one for each pair to audit.")
@@ -203,13 +206,6 @@ def _weights_by_class(users: Integers, o: Floats, weight: Floats) -> tuple[Float
 
 
 def _check_names(table: pa.Table, needed: list[str], source: str) -> None:
-    absent = [name for name in needed if name not in table.column_names]
-    if absent:
-        raise InputError(
-            f"{source} has no column {' or '.join(absent)}, only "
-            f"{', '.join(table.column_names) or 'none'}; rename them, or name yours with user=, "
-            f"item=, observed=, propensity= and weight=."
-        )
     twice = sorted({n for n in needed if needed.count(n) > 1 or table.column_names.count(n) > 1})
     if twice:
         raise InputError(f"{source}: the column {twice[0]} is named twice; give each its own.")

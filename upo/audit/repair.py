@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from upo.audit.pairs import AuditPairs, Names, read_pairs
 from upo.audit.result import Audit, audit
 from upo.audit.segments import mean_by
+from upo.core.given import listed, whole
 from upo.core.sampling import splitmix64, stream_key
 from upo.errors import InputError
 from upo.functional.boosting import boosted
 from upo.functional.recalibration import isotonic
-from upo.tables.frames import to_arrow
+from upo.tables.frames import first_line, to_arrow
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -90,8 +91,9 @@ def repair(
     Raises:
         InputError: If the table or an argument is wrong; the message says what and how to fix it.
     """
-    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
-        raise InputError(f"folds must be a whole number of at least 2, got {folds!r}; try 5.")
+    folds = whole("folds", folds, 2, 5)
+    if features is not None:
+        features = listed("features", features)
     table = to_arrow(pairs, None, "pairs")
     column = propensities
     if not isinstance(propensities, str):
@@ -114,7 +116,13 @@ def repair(
 
 def _with(table: pa.Table, name: str, values: Any) -> pa.Table:
     """The table with a column put in, or exchanged for one of that name."""
-    found = np.asarray(values, dtype=np.float64)
+    try:
+        found = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"propensities must be the name of a column or a number for each row, got "
+            f"{type(values).__name__} of something else ({first_line(error)})."
+        ) from error
     if found.shape != (table.num_rows,):
         raise InputError(
             f"propensities must be a number for each of the {table.num_rows} rows of pairs, got "

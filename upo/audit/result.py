@@ -1,13 +1,14 @@
 """``upo.audit``: the findings of an audit, and the report that is written of them."""
 
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from upo.audit.findings import Findings
 from upo.audit.pairs import Names, read_pairs
 from upo.audit.report import page, write
-from upo.core.given import path_of
+from upo.core.given import listed, path_of, whole
 from upo.errors import InputError
 
 
@@ -80,16 +81,12 @@ def audit(
         InputError: If the table or an argument is wrong; the message says what and how to fix it.
     """
     for name, value in (("alpha", alpha), ("p_min", 0.05 if p_min is None else p_min)):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
+        number = isinstance(value, Real) and not isinstance(value, bool)
         if not number or not 0 < value < 1:
             raise InputError(f"{name} must be a number in (0, 1), got {value!r}; try 0.05.")
-    for name, whole, least in (("num_bins", num_bins, 1), ("seed", seed, 0)):
-        if isinstance(whole, bool) or not isinstance(whole, int) or whole < least:
-            raise InputError(
-                f"{name} must be a whole number of at least {least}, got {whole!r}; try 10."
-            )
-    if isinstance(features, str):
-        features = [features]
+    num_bins, seed = whole("num_bins", num_bins, 1, 10), whole("seed", seed, 0, 10)
+    if features is not None:
+        features = listed("features", features)
     names = Names(user, item, observed, propensity, weight)
     result = Audit(
         read_pairs(pairs, names, features, "pairs"),

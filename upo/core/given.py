@@ -1,6 +1,7 @@
 """What a person hands to a function of Python: flags, names of columns and places of files."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,39 @@ def flag(name: str, value: Any) -> bool:
     Raises:
         InputError: If it is neither true nor false.
     """
-    plain = value.item() if hasattr(value, "item") else value  # numpy's
+    plain = _plain(value)
     if not isinstance(plain, bool):
         raise InputError(f"{name} must be True or False, got {value!r:.60}.")
     return plain
+
+
+def whole(name: str, value: Any, least: int, example: int) -> int:
+    """A whole number, also one of numpy's, or ``1e5``.
+
+    Raises:
+        InputError: If it is none, or below ``least``.
+    """
+    plain = _plain(value)
+    if isinstance(plain, float) and plain.is_integer():
+        plain = int(plain)
+    if type(plain) is not int or plain < least:
+        raise InputError(
+            f"{name} must be a whole number of at least {least}, got {value!r:.60}; try {example}."
+        )
+    return plain
+
+
+def listed(name: str, value: Any) -> list[Any]:
+    """One name, or several, as a list.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Iterable):
+        raise InputError(f"{name} must be a name or a list of names, got {value!r:.60}.")
+    return list(value)
 
 
 def column_names(**names: Any) -> None:
@@ -54,3 +84,8 @@ def path_of(what: str, given: Any) -> Path:
         raise InputError(
             f"{what} must be a path, as text or a Path, got {type(given).__name__}."
         ) from error
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy or torch as one of Python."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value

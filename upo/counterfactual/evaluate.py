@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from upo.core.given import column_names
+from upo.core.given import column_names, listed, whole
 from upo.counterfactual.estimates import (
     ESTIMATORS,
     IMPUTING,
@@ -86,13 +87,13 @@ def evaluate(
         InputError: If an argument or a table is wrong; the message says what and how to fix it.
     """
     column_names(user=user, item=item, rating=rating, score=score)
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
-    methods = [estimator] if isinstance(estimator, str) else list(estimator)
+    if imputed is not None:
+        column_names(imputed=imputed)
+    names, methods = listed("metrics", metrics), listed("estimator", estimator)
     _check_names("metrics", names, list(METRICS))
     _check_names("estimator", methods, list(ESTIMATORS))
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InputError(f"k must be a whole number of at least 1, got {k!r}; try 5.")
-    if not isinstance(confidence, float) or not 0 < confidence < 1:
+    k = whole("k", k, 1, 5)
+    if not isinstance(confidence, Real) or not 0 < confidence < 1:
         raise InputError(f"confidence must lie in (0, 1), got {confidence!r}; try 0.95.")
     columns = (user, item, rating, score)
     rows, candidates = read_tables(log, scores, propensity, imputed, label_threshold, columns)
@@ -100,7 +101,7 @@ def evaluate(
     for name in names:
         metric = METRICS[name]
         _check_metric(name, metric, candidates, rows, labelled=label_threshold is not None)
-        seen, factor = _observed(metric, rows, candidates, int(k), label_threshold is not None)
+        seen, factor = _observed(metric, rows, candidates, k, label_threshold is not None)
         label = name if metric.loss is not None else f"{name}@{k}"
         for method in methods:
             interval = _estimate(method, seen, float(ndtri(0.5 + confidence / 2)))

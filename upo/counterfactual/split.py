@@ -22,6 +22,7 @@ the odds of being trained on times the odds of being held out. It is below 1 as 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from upo.core.given import column_names
+from upo.core.given import column_names, whole
 from upo.core.sampling import splitmix64, stream_key, uniform
 from upo.counterfactual.estimates import Values
 from upo.errors import InputError
@@ -132,17 +133,16 @@ def held_out(
     Raises:
         InputError: If the log or an argument is wrong, or a part has no rows.
     """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+    if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share < 1:
         raise InputError(f"share must lie in (0, 1), got {share!r}; try 0.2.")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise InputError(f"seed must be a whole number of at least 0, got {seed!r}; try 0.")
+    seed = whole("seed", seed, 0, 0)
     column_names(user=user, item=item)
     check_columns(
         log, [user, item], "log", "rename them, or name yours: held_out(..., user=, item=)"
     )
     table = to_arrow(log, [user, item], "log")
     check_nulls(table, "log")
-    key = stream_key(torch.tensor([int(seed)]), "held out")
+    key = stream_key(torch.tensor([seed]), "held out")
     for name in (user, item):
         (codes,), _ = joint_index([table[name]])
         text = pd.Series(_ids([table], name, [codes]), dtype=object).map(str).to_numpy(object)

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from upo.core.console import signals_first
-from upo.core.given import flag, path_of
+from upo.core.given import flag, path_of, whole
 from upo.errors import InputError
 from upo.fitted.answers import Answers
 from upo.fitted.export import Scale, embeddings, export
@@ -176,9 +176,8 @@ class Fitted:
             NotFittedError: If the estimator learns no propensity (also an ``InputError``).
         """
         self.need_propensity()
-        if unobserved < 1:
-            raise InputError(f"unobserved must be at least 1, got {unobserved}; try 100000.")
-        users, items, observed, weight = self.answers.sample_pairs(int(unobserved), seed)
+        unobserved, seed = whole("unobserved", unobserved, 1, 100_000), whole("seed", seed, 0, 0)
+        users, items, observed, weight = self.answers.sample_pairs(unobserved, seed)
         smallest = torch.finfo(torch.float32).tiny  # a saturated propensity stays inside (0, 1)
         return pd.DataFrame(
             {
@@ -228,8 +227,7 @@ class Fitted:
         Raises:
             InputError: If ``k`` is below 1 or a user is missing.
         """
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise InputError(f"k must be a whole number of at least 1, got {k!r}; try 10.")
+        k = whole("k", k, 1, 10)
         exclude_seen = flag("exclude_seen", exclude_seen)
         user, item = self.columns
         if isinstance(users, Mapping):  # columns by name, as predict takes them
@@ -249,7 +247,7 @@ class Fitted:
         places, row = torch.unique(found_users, return_inverse=True)
         parts = torch.split(places, self.answers.users_at_once)
         bar = tqdm(parts, desc="users", disable=not progress)
-        found = [self.answers.best(part, int(k), exclude_seen) for part in bar]
+        found = [self.answers.best(part, k, exclude_seen) for part in bar]
         scores, items = (torch.cat(part) for part in zip(*found, strict=True))
         scores, items = scores[row], items[row]
         asked_row, place = torch.nonzero(scores > -math.inf, as_tuple=True)
@@ -285,8 +283,7 @@ class Fitted:
         Raises:
             InputError: If the log or ``epochs`` is wrong, or the model is not of ``upo.fit``.
         """
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise InputError(f"epochs must be a whole number of at least 1, got {epochs!r}; try 5.")
+        epochs = whole("epochs", epochs, 1, 5)
         config = settings_of(self._params, self.target)
         assert self._params is not None  # settings_of has looked
         ids = self.user_ids, self.item_ids

@@ -22,7 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from tqdm.auto import tqdm
 
-from upo.core.given import path_of
+from upo.core.given import path_of, whole
 from upo.data.rating_data import RatingData
 from upo.errors import InputError
 from upo.runs.experiment import Experiment
@@ -50,10 +50,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, value in (("trials", self.trials), ("batch", self.batch), ("seeds", self.seeds)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(
-                    f"{name} must be a whole number of at least 1, got {value!r}; try 16."
-                )
+            object.__setattr__(self, name, whole(name, value, 1, 16))
 
     def __str__(self) -> str:
         rounds = -(-self.trials // self.batch)

@@ -71,7 +71,8 @@ def joint_index(columns: list[pa.ChunkedArray]) -> tuple[list[Ids], int]:
 class Places:
     """Where ids stand in a table of ids; numbers are found by value, however they are spelled.
 
-    Text that stands for a whole number, such as ``11.0``, finds that number.
+    Text that stands for a whole number, such as ``11.0``, finds that number, also where the table
+    has it as text and no other id spells it.
 
     Args:
         ids: Ids by index.
@@ -105,7 +106,28 @@ class Places:
             found = self._index.get_indexer(pd.Index(values))
         else:
             found = self._text.get_indexer(pd.Index(_as_text(values)))
+        missed = found < 0
+        if kinds[0] == "O" and missed.any():  # as 11 where a table says 11.0
+            found[missed] = self._by_number(_as_text(values[missed]))
         return torch.from_numpy(found[codes].astype(np.int64))
+
+    def _by_number(self, text: Ids) -> Any:
+        """Places by the numbers that text spells; -1 where none or several ids spell one."""
+        found = np.full(len(text), -1)
+        asked = by_value(text)
+        known = np.array([x is not None for x in asked], dtype=bool)
+        if len(self._spelled):
+            place = self._spelled.index.get_indexer(pd.Index(asked[known].astype(np.int64)))
+            found[known] = np.where(place < 0, -1, self._spelled.to_numpy()[place])
+        return found
+
+    @cached_property
+    def _spelled(self) -> "pd.Series[int]":
+        """Places of the ids that alone spell a number, by that number."""
+        numbers = by_value(self.ids)
+        places = np.flatnonzero([x is not None for x in numbers])
+        found = pd.Series(places, index=pd.Index(numbers[places].astype(np.int64)))
+        return found[~found.index.duplicated(keep=False)]
 
 
 def _as_text(ids: Ids) -> Ids:
