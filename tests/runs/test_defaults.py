@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from omegaconf import open_dict
 from rows import each
 
 from upo.runs.compose import composed
@@ -11,22 +12,21 @@ QUIET = ["logger=none", "figures=false", "progress=false", "trainer.accelerator=
 TINY = ["dataset=battery", "dataset.log=tiny"]
 
 
-def run(*overrides):
-    return Experiment(composed([*QUIET, *TINY, *overrides]), progress=False).run()
+def run(*overrides, world=TINY, **plans):
+    """A run on the smallest log; of every stage, so much."""
+    config = composed([*QUIET, *world, *overrides])
+    with open_dict(config):
+        for plan in filter(None, config.estimator.stages.values()):
+            plan.update(plans)
+    return Experiment(config, progress=False).run()
 
 
 @pytest.mark.parametrize("row", each())
 def test_every_row_trains_with_the_defaults(row):
-    short = [f"++estimator.stages.{s}.epochs=2" for s in stages(row)]
-    result = run(f"estimator={row}", "seeds=2", *short)
+    result = run(f"estimator={row}", "seeds=2", epochs=2)
     for name, values in result.metrics.items():
         if name.split("@")[0] in ("auc", "ndcg", "f1", "log_loss", "mse"):
             assert torch.isfinite(values).all(), name
-
-
-def stages(row):
-    plans = composed([*QUIET, *TINY, f"estimator={row}"]).estimator.stages
-    return [name for name, plan in plans.items() if plan is not None]
 
 
 @pytest.mark.parametrize("backbone", ["mf", "fm", "mf_plain", "ncf"])
@@ -51,10 +51,13 @@ def test_nothing_of_the_default_clip_is_absolute():
 @pytest.mark.parametrize("row", ["ips", "upo_dr"])
 def test_on_a_sparse_log_few_rows_lie_at_the_default_clip(row):
     """A clip of .05 held 98 % and 93 % of such a log's rows."""
-    world = ["dataset=synthetic", "dataset.n_users=150", "dataset.n_items=120"]
-    short = [f"++estimator.stages.{s}.{n}" for s in stages(row) for n in ("epochs=1", "steps=20")]
-    words = [*QUIET, *world, "dataset.density=0.01", f"estimator={row}", *short]
-    values = Experiment(composed(words), progress=False).run().metrics
+    world = [
+        "dataset=synthetic",
+        "dataset.density=0.01",
+        "dataset.n_users=150",
+        "dataset.n_items=120",
+    ]
+    values = run(f"estimator={row}", world=world, epochs=1, steps=20).metrics
     assert (values["clip_share"] < 0.1).all()
     assert (values["effective_sample_size"] < 0.9999).all()
 

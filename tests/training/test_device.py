@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
+from omegaconf import open_dict
 from pretend_device import DEVICE, MixedDevicesError, Pretend, offer
 from rows import each
 
@@ -38,10 +39,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:GPU available but not used")  # 
 def configured(estimator, *overrides, accelerator="mps", epochs=1, steps=2):
     """A run of few steps in every stage."""
     words = [*SMALL, f"estimator={estimator}", f"trainer.accelerator={accelerator}", *overrides]
-    stages = scheduled(composed(words).estimator)
-    length = [f"++estimator.stages.{s}.epochs={epochs}" for s in stages]
-    length += [f"++estimator.stages.{s}.steps={steps}" for s in stages]
-    return composed([*words, *length])
+    config = composed(words)
+    with open_dict(config):
+        for stage in scheduled(config.estimator):
+            config.estimator.stages[stage].update(epochs=epochs, steps=steps)
+    return config
 
 
 @pytest.fixture
