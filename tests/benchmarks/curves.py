@@ -16,9 +16,11 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from omegaconf import DictConfig, OmegaConf
 
 from upo.data.battery import LOGS
-from upo.figures.style import LINES, MARKERS, PALETTE, styled
+from upo.figures.png import save
+from upo.figures.style import LINES, MARKERS, MUTED, PALETTE, styled
 from upo.runs.compose import composed
 from upo.runs.experiment import Experiment
 
@@ -47,16 +49,16 @@ CURVES = (
 )
 
 
+def composed_for(curve: Curve, log: str) -> DictConfig:
+    """The defaults of the curve's row on a log."""
+    words = ["dataset=battery", f"dataset.log={log}", f"estimator={curve.row}", "logger=none"]
+    return composed([*words, "trainer.accelerator=cpu"])
+
+
 def measured(curve: Curve, log: str, seed: int) -> list[float]:
     """Best held-out log-loss of each value of a curve."""
-    words = ["dataset=battery", f"dataset.log={log}", f"estimator={curve.row}", "logger=none"]
-    config = composed([*words, "trainer.accelerator=cpu"])
-    defaults = {}
-    for key in curve.keys:
-        node = config
-        for part in key.split("."):
-            node = node[part]
-        defaults[key] = float(node)
+    config = composed_for(curve, log)
+    defaults = {key: float(OmegaConf.select(config, key)) for key in curve.keys}
     settings = [curve.setting(value, defaults) for value in curve.values]
     stage = Experiment(config, progress=False).tried(settings, [seed])
     return [float(x) for x in stage.best]
@@ -64,9 +66,9 @@ def measured(curve: Curve, log: str, seed: int) -> list[float]:
 
 @styled()
 def drawn(rows: list[dict[str, str]], path: Path) -> None:
-    """A panel for each setting: what a value loses against the best of its log."""
+    """A panel for each setting: what a value loses against the best of its log; the default."""
     figure, panels = plt.subplots(
-        1, len(CURVES), figsize=(11, 4.2), sharey=True, layout="constrained"
+        1, len(CURVES), figsize=(10, 3.8), sharey=True, layout="constrained"
     )
     for panel, curve in zip(panels, CURVES, strict=True):
         for n, log in enumerate(dict.fromkeys(row["log"] for row in rows)):
@@ -80,11 +82,14 @@ def drawn(rows: list[dict[str, str]], path: Path) -> None:
                 marker=MARKERS[n % len(MARKERS)],
                 label=log,
             )
-        panel.set(xscale="log", xlabel=f"{curve.name} (row {curve.row})")
+        default = OmegaConf.select(composed_for(curve, "tiny"), curve.keys[0])
+        panel.axvline(float(default), color=MUTED, linewidth=1.0, zorder=0)
+        panel.set(xscale="log", xlabel=f"{curve.name} (row {curve.row}; line: default)")
     panels[0].set(ylabel="held-out log-loss less the least of the log")
     panels[0].set_yscale("symlog", linthresh=0.01)
+    panels[0].set_ylim(bottom=-5e-4)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right", frameon=False)
-    figure.savefig(path)
+    save(figure, path)
     plt.close(figure)
 
 
