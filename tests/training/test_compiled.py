@@ -23,7 +23,7 @@ from upo.training.recording import Recording
 
 CPU = torch.device("cpu")
 needs_compiler = pytest.mark.skipif(
-    not compiled.compiler_found(), reason="no C++ compiler: neither g++ nor what CXX names"
+    not compiled.compiler_found(), reason="no C++ compiler, or a PyTorch before 2.8"
 )
 
 
@@ -75,7 +75,7 @@ def broken(*_, **__):
 
 
 def test_without_a_working_compiler_steps_are_recorded(monkeypatch):
-    monkeypatch.setattr("torch._inductor.standalone_compile", broken)
+    monkeypatch.setattr("torch._inductor.standalone_compile", broken, raising=False)
     monkeypatch.setattr("upo.training.stage.compiling_pays", lambda *_: True)
     module, plain = make_module(None), make_module(False)
     plain.compiled = False
@@ -86,7 +86,7 @@ def test_without_a_working_compiler_steps_are_recorded(monkeypatch):
 
 
 def test_asked_for_without_a_working_compiler_it_says_so(monkeypatch):
-    monkeypatch.setattr("torch._inductor.standalone_compile", broken)
+    monkeypatch.setattr("torch._inductor.standalone_compile", broken, raising=False)
     with pytest.raises(CompilerError, match=r"failed \(no such compiler\).*compile=false"):
         run(make_compiled())
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.torch_version import TorchVersion
 
 from upo.core.console import signals_first
 from upo.errors import InputError
@@ -55,9 +56,13 @@ def _worth(steps: int, pairs: int) -> bool:
     return steps >= LEAST_STEPS or steps * pairs >= LEAST_PAIRS
 
 
+SINCE = "2.8"  # PyTorch's standalone_compile; before it, steps are recorded
+
+
 def compiler_found() -> bool:
-    """Whether there is a C++ compiler: the one that CXX names, or g++."""
-    return shutil.which(os.environ.get("CXX", "g++")) is not None
+    """Whether PyTorch compiles recorded graphs and there is a C++ compiler, g++ or that of CXX."""
+    takes_graphs = TorchVersion(torch.__version__) >= SINCE
+    return takes_graphs and shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 class CompiledStep(Recording):
