@@ -7,7 +7,7 @@ folders of ``hydra.searchpath``, in this order. Whoever needs a configuration as
 import copy
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,13 @@ def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
 
 def _state() -> frozenset[tuple[str, int, int]]:
     """Path, time of change and size of every file that a configuration may come from."""
-    files = (path for folder in (conf_dir(), user_dir()) for path in folder.rglob("*.yaml"))
-    return frozenset((str(path), (stat := path.stat()).st_mtime_ns, stat.st_size) for path in files)
+    found = set()
+    for folder in (conf_dir(), user_dir()):
+        for path in folder.rglob("*.yaml"):
+            with suppress(FileNotFoundError):  # gone meanwhile
+                stat = path.stat()
+                found.add((str(path), stat.st_mtime_ns, stat.st_size))
+    return frozenset(found)
 
 
 def choices(group: str, overrides: Sequence[str] = ()) -> list[str]:
