@@ -2,6 +2,7 @@ import os
 import signal
 import threading
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -15,3 +16,11 @@ if threading.current_thread() is threading.main_thread() and (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def float64():
+    """What is made without a type is of double precision for a while."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

@@ -144,9 +144,7 @@ class Propensity:
         self, log: Any, user_features: Any, item_features: Any
     ) -> tuple[RatingData, dict[str, Any]]:
         """What a table says was observed, and the settings by dotted key."""
-        column_names(user=self.user, item=self.item)
-        if self.observed is not None:
-            column_names(observed=self.observed)
+        column_names({"observed": self.observed}, user=self.user, item=self.item)
         names = [self.user, self.item, *([] if self.observed is None else [self.observed])]
         check_columns(log, names, "the log")
         data = observations_from_frame(

@@ -14,13 +14,6 @@ TINY = 1e-16  # SparseAdam adds it before the bias correction, Adam after
 EXACT = {"rtol": 0, "atol": 1e-12}  # float64, sums of a few rows in another order
 
 
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.fixture(params=["rows", "table"])
 def path(request, monkeypatch):
     """Rows gathered and scattered, or the whole table read: of the same tables and batches."""

@@ -13,13 +13,6 @@ from upo.runs.assembly import build_learner
 FIXED_WEIGHT = {("cbpl", "decomposed")}
 
 
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def players(name, scale):
     """Every learner in playing order, the networks with random parameters of a given scale."""
     config, estimator, sampler = built(name)

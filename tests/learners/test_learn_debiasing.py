@@ -16,13 +16,6 @@ from upo.pairs.uniform import user_order
 from upo.runs.experiment import Experiment
 
 
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def parts(scale=0.5):
     _, estimator, sampler = built("autodebias")
     roughened(estimator, scale=scale)

@@ -16,13 +16,6 @@ from upo.models.mix import Mix
 LEARNED = "imputation=mse_learned"
 
 
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def parts(rate=1.0):
     _, estimator, sampler = built("dr_mse", LEARNED)
     roughened(estimator, scale=0.5)

@@ -46,13 +46,6 @@ ONE = {"rows": 0.3, "biases": 0.7}
 EACH = {"rows": [0.3, 0.0, 2.0], "biases": [0.0, 0.7, 0.1]}
 
 
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.fixture(params=["dense", "table", "rows"])
 def optimizer(request, monkeypatch):
     """Dense Adam, and steps on rows by either path."""

@@ -15,13 +15,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 SEEDS = [0, 3, 7]
 
 
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.mark.parametrize("name", ["naive", "dr_jl", "upo_dr"])
 def test_a_stack_of_three_seeds_equals_each_seed_alone(name, float64):
     config = composed(name, "trainer.precision=64-true", epochs=200 // STEPS)

@@ -42,10 +42,12 @@ class Names:
 
     def __post_init__(self) -> None:
         column_names(
-            user=self.user, item=self.item, observed=self.observed, propensity=self.propensity
+            {"weight": self.weight},
+            user=self.user,
+            item=self.item,
+            observed=self.observed,
+            propensity=self.propensity,
         )
-        if self.weight is not None:
-            column_names(weight=self.weight)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """What a person hands to a function of Python: flags, names of columns and places of files."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +49,18 @@ def listed(name: str, value: Any) -> list[Any]:
     return list(value)
 
 
-def column_names(**names: Any) -> None:
+def column_names(optional: Mapping[str, Any] | None = None, **names: Any) -> None:
     """Refuse what cannot be the name of a column; a number is told with what the columns are.
 
     Args:
-        **names: By argument; None is for what need not be there.
+        optional: By argument, those that may be None.
+        **names: By argument.
 
     Raises:
         InputError: If one is neither text nor a number.
     """
-    for argument, name in names.items():
+    given = {key: name for key, name in (optional or {}).items() if name is not None}
+    for argument, name in (names | given).items():
         if isinstance(name, bool) or not isinstance(name, str | int):
             raise InputError(
                 f"{argument} must be the name of a column, as text, got "

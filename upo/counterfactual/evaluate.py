@@ -86,9 +86,7 @@ def evaluate(
     Raises:
         InputError: If an argument or a table is wrong; the message says what and how to fix it.
     """
-    column_names(user=user, item=item, rating=rating, score=score)
-    if imputed is not None:
-        column_names(imputed=imputed)
+    column_names({"imputed": imputed}, user=user, item=item, rating=rating, score=score)
     names, methods = listed("metrics", metrics), listed("estimator", estimator)
     _check_names("metrics", names, list(METRICS))
     _check_names("estimator", methods, list(ESTIMATORS))

@@ -26,9 +26,7 @@ class Columns:
     time: str | None = None  # of the log alone
 
     def __post_init__(self) -> None:
-        column_names(user=self.user, item=self.item, rating=self.rating)
-        if self.time is not None:
-            column_names(time=self.time)
+        column_names({"time": self.time}, user=self.user, item=self.item, rating=self.rating)
         names = [self.user, self.item, self.rating, *([] if self.time is None else [self.time])]
         if len(set(names)) < len(names):
             what = "the rating" if self.time is None else "the rating and the time"

@@ -140,13 +140,18 @@ def heldout_blocks(estimator: Estimator) -> Iterator[tuple[Pairs, Tensor]]:
         yield space.pairs_at(space.keys[rows], hi - lo), space.target.decoded(space.labels[rows])
 
 
+def _block_size(replicas: int) -> int:
+    """Rows of a block that fits memory."""
+    return max(1, BLOCK // replicas)
+
+
 def rank_blocks(total: int, replicas: int) -> Iterator[tuple[int, int]]:
     """This rank's share of ``range(total)`` in blocks that fit memory."""
-    return own_blocks(total, max(1, BLOCK // replicas))
+    return own_blocks(total, _block_size(replicas))
 
 
 def blocks(lo: int, hi: int, replicas: int) -> Iterator[tuple[int, int]]:
     """Consecutive blocks of ``lo .. hi`` that fit memory."""
-    size = max(1, BLOCK // replicas)
+    size = _block_size(replicas)
     for first in range(lo, hi, size):
         yield first, min(first + size, hi)

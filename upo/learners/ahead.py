@@ -1,6 +1,6 @@
 """A step ahead of another player: what a meta step needs, without graphs of second order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,15 @@ def slopes(loss: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
     mine = [x.detach().clone() for x in found]
     sum_gradients(mine)
     return mine
+
+
+def ahead(loss: Tensor, params: Mapping[str, Tensor], rate: float) -> dict[str, Tensor]:
+    """The parameters after a step of plain descent in the replicas' losses ``[R]``, as leaves."""
+    way = slopes(loss, list(params.values()))
+    return {
+        name: (p.detach() - rate * d).requires_grad_()
+        for (name, p), d in zip(params.items(), way, strict=True)
+    }
 
 
 def along(logit: Tensor, params: Sequence[Tensor], way: Sequence[Tensor]) -> Tensor:

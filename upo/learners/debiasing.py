@@ -10,7 +10,7 @@ from upo.core.distributed import batch_mean, batch_sum, share
 from upo.core.lookups import batch_of
 from upo.errors import InputError
 from upo.functional.pointwise import cross_entropy
-from upo.learners.ahead import along, slopes
+from upo.learners.ahead import ahead, along, slopes
 from upo.learners.base import GradientLearner, Logs, Optimizer
 from upo.models.debiasing import DebiasingParameters
 from upo.models.estimator import Estimator
@@ -121,13 +121,9 @@ class LookAhead(GradientLearner):
         """Descend the uniform loss one step ahead; the prediction stays where it is."""
         estimator, network = self.estimator, self.estimator.network("prediction")
         params = dict(network.named_parameters())
-        slope = slopes(self.objective(estimator, batch), list(params.values()))
-        ahead = {
-            name: (p.detach() - self.rate * d).requires_grad_()
-            for (name, p), d in zip(params.items(), slope, strict=True)
-        }
-        uniform = self._uniform_loss(ahead)
-        g = slopes(uniform, list(ahead.values()))
+        later = ahead(self.objective(estimator, batch), params, self.rate)
+        uniform = self._uniform_loss(later)
+        g = slopes(uniform, list(later.values()))
         term = -self.rate * self.moved(batch, list(params.values()), g)
         value = uniform.detach()
         self.step(value + (term - term.detach()))  # the uniform loss, with its slope
@@ -144,13 +140,13 @@ class LookAhead(GradientLearner):
         imputed = batch_mean((torch.sigmoid(f_d.detach()) - label) * t_d)
         return weighted + self.objective.strength * imputed
 
-    def _uniform_loss(self, ahead: dict[str, Tensor]) -> Tensor:  # [R]
+    def _uniform_loss(self, later: dict[str, Tensor]) -> Tensor:  # [R]
         assert self.rows is not None  # of the epoch's start
         size = self.rows.users.shape[1]
         lo, hi = share(size)
         users, items, labels, weight = (x[:, lo:hi] for x in self.rows)
         network = self.estimator.network("prediction")
         with batch_of(size):
-            logit = functional_call(network, ahead, (users, items))
+            logit = functional_call(network, later, (users, items))
         e = cross_entropy(logit, labels)
         return batch_sum(weight * e) / batch_sum(weight).clamp(min=1.0)

@@ -11,7 +11,7 @@ from upo.core.lookups import batch_of
 from upo.errors import InputError
 from upo.functional.imputation import label_loss
 from upo.functional.prediction import dr_loss
-from upo.learners.ahead import along, slopes
+from upo.learners.ahead import ahead, along, slopes
 from upo.learners.base import GradientLearner, Logs, Optimizer
 from upo.learners.imputation import LABELLED, ImputationLearner
 from upo.models.estimator import Estimator
@@ -30,8 +30,6 @@ class MixedImputation(ImputationLearner):
     Raises:
         InputError: If the network of the mix is another.
     """
-
-    replayable = False  # beside a player that is not
 
     def __init__(self, estimator: Estimator, *, mix: str = "mix", **learner: Any) -> None:
         super().__init__(estimator, **learner)
@@ -69,7 +67,6 @@ class MixLookAhead(GradientLearner):
             which the doubly robust loss would not depend on the imputation.
     """
 
-    reads = ("imputation",)
     whole_tables = "looks ahead of whole tables by a step"
 
     def __init__(
@@ -89,7 +86,7 @@ class MixLookAhead(GradientLearner):
                 f"A learned mix needs a pseudo-label, and {type(estimator.form).__name__} has "
                 "none; use estimator.form PseudoLabel, or imputation=mse."
             )
-        estimator.check_reads(self)
+        estimator.network(imputation)  # or it says what is missing
         self.mix = estimator.network_of(network, Mix)
         self.rate, self.imputation = rate, imputation
 
@@ -101,15 +98,11 @@ class MixLookAhead(GradientLearner):
         weight = self.mix.weight(estimator, rows)
         g_logit = estimator.logit(self.imputation, rows)
         gap = self._squared_gap(rows, g_logit)
-        slope = slopes(label_loss(gap, weight.detach(), density), list(params.values()))
-        ahead = {
-            name: (p.detach() - self.rate * d).requires_grad_()
-            for (name, p), d in zip(params.items(), slope, strict=True)
-        }
-        value = self._robust_loss(batch, ahead)
-        g = slopes(value, list(ahead.values()))
+        later = ahead(label_loss(gap, weight.detach(), density), params, self.rate)
+        value = self._robust_loss(batch, later)
+        g = slopes(value, list(later.values()))
         (bend,) = torch.autograd.grad(gap.sum(), g_logit)
-        moved = bend * along(estimator.logit(self.imputation, rows), list(params.values()), g)
+        moved = bend * along(g_logit, list(params.values()), g)
         term = -self.rate * label_loss(moved, weight, density)
         logs = {"robust": value.detach()}
         with torch.no_grad():
@@ -125,16 +118,16 @@ class MixLookAhead(GradientLearner):
         gap: Tensor = (e - e_hat) ** 2
         return gap
 
-    def _robust_loss(self, batch: Batch, ahead: dict[str, Tensor]) -> Tensor:  # [R]
+    def _robust_loss(self, batch: Batch, later: dict[str, Tensor]) -> Tensor:  # [R]
         estimator, rows, pairs = self.estimator, batch.rows, batch.pairs
         with torch.no_grad():
             e, p_hat = estimator.errors(rows), estimator.p_hat(rows)
-        e_hat_o, e_hat_d = (self._imputed(part, ahead) for part in (rows, pairs))
+        e_hat_o, e_hat_d = (self._imputed(part, later) for part in (rows, pairs))
         return dr_loss(e, e_hat_o, p_hat, e_hat_d, estimator.space.density)
 
-    def _imputed(self, pairs: Pairs, ahead: dict[str, Tensor]) -> Tensor:  # [R, B]
+    def _imputed(self, pairs: Pairs, later: dict[str, Tensor]) -> Tensor:  # [R, B]
         """Imputed errors of the parameters ahead, with the graph to them alone."""
         estimator, network = self.estimator, self.estimator.network(self.imputation)
         with batch_of(pairs.total):
-            g_logit = functional_call(network, ahead, (pairs.users, pairs.items))
+            g_logit = functional_call(network, later, (pairs.users, pairs.items))
         return estimator.form.imputed(estimator.logit("prediction", pairs).detach(), g_logit)

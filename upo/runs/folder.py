@@ -51,9 +51,9 @@ def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
     result = experiment.run(loggers=loggers)
     rows = result_rows(result, experiment)
     if first_process():
-        _write(result, rows, experiment, folder, loggers, choice)
+        said = remarks(rows, result.failures, data)
+        _write(result, rows, said, experiment, folder, loggers, choice)
         if chatty:
-            said = remarks(rows, result.failures, data)
             say("\n" + table(rows, title=_title(rows[0]), remarks=said))
             say(f"Results, checkpoints and figures: {folder}")
     return rows
@@ -100,6 +100,7 @@ def _budget(result: RunResult, config: DictConfig) -> Row:
 def _write(
     result: RunResult,
     rows: list[Row],
+    said: list[str],
     experiment: Experiment,
     folder: Path,
     loggers: list[Logger],
@@ -118,7 +119,7 @@ def _write(
             "test_selected": experiment.protocol.test_selected,
             "useless_seeds": useless_seeds(rows),
             "failed_seeds": [result.seeds[replica] for replica in sorted(result.failures)],
-            "warnings": remarks(rows, result.failures, experiment.datamodule.data),
+            "warnings": said,
             "folder": folder.name,
             NOTES: list((experiment.config.get("budget") or {}).get("notes", [])),
             **summaries(result),
