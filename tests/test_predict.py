@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
+from processes import command
 
 import upo
 from upo import cli, predict
@@ -295,22 +295,15 @@ def test_propensities_of_a_method_without_are_refused(home):
 
 
 def test_the_command_itself(home):
-    """One true process: an answer, a progress bar, and a sentence."""
-    call = [sys.executable, "-m", "upo.predict", f"run={home / 'run'}"]
+    """An answer, a progress bar, and a sentence."""
+    call = ["-m", "upo.predict", f"run={home / 'run'}"]
     out = home / "deep" / "true.csv"
-    done = subprocess.run(
-        [*call, f"pairs={home / 'ask.csv'}", f"out={out}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = command(*call, f"pairs={home / 'ask.csv'}", f"out={out}")
+    assert done.returncode == 0, done.stderr
     assert "5 rows" in done.stdout
     assert "rows/s" in done.stderr
     assert len(pd.read_csv(out)) == 5
     assert [p.name for p in out.parent.iterdir()] == ["true.csv"]
-    done = subprocess.run(
-        [*call, "top_k=0", f"out={out}"], cwd=ROOT, capture_output=True, text=True
-    )
+    done = command(*call, "top_k=0", f"out={out}")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert done.stderr.startswith("error: top_k must be at least 1")

@@ -1,13 +1,12 @@
 """Saved models come back the same; what is no model, or cannot be one, ends in a sentence."""
 
 import re
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
 import torch
-from api_world import FEW, ROOT, TRAIN, short
+from api_world import FEW, TRAIN, short
+from processes import command
 
 import upo
 
@@ -124,8 +123,8 @@ def test_a_run_folder_is_loaded_too(tmp_path):
         *("estimator=naive", "estimator.stages.debias.epochs=1", "logger=none", "figures=false"),
         *("progress=false", "trainer.accelerator=cpu", f"hydra.run.dir={tmp_path}"),
     ]
-    command = [sys.executable, str(ROOT / "train.py"), *words]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    done = command("train.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     model = upo.load(tmp_path)
     pairs = pd.DataFrame({"user": [0, 1], "item": [2, 3]})
     assert model.predict_proba(pairs).between(0, 1).all()

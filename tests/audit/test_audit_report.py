@@ -1,8 +1,6 @@
 """The command line and its report: one page that needs no other file, and sentences."""
 
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -10,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from auditing_tables import true_table, with_columns
+from processes import command
 
 import upo.audit
 from upo.audit.__main__ import main as audit_main
@@ -156,14 +155,9 @@ def test_the_command_reads_files(name, table, tmp_path, capsys, monkeypatch):
     assert printed.endswith(f"written: {tmp_path / 'out' / 'report.html'}\n")
 
 
-def run(*arguments, cwd):
-    command = [sys.executable, "-m", "upo.audit", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-
-
 def test_the_command_ends_in_one_sentence(tmp_path):
     (tmp_path / "bad.csv").write_text("user,item,observed,propensity\na,b,1,0.5\na,c,0,1.5\n")
-    done = run("pairs=bad.csv", cwd=tmp_path)
+    done = command("-m", "upo.audit", "pairs=bad.csv", cwd=tmp_path)
     assert done.returncode == 1
     assert re.fullmatch(r"error: pairs: propensity must lie in \(0, 1\].*\n", done.stderr)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]

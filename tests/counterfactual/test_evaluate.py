@@ -1,8 +1,6 @@
 """Evaluation from a biased log: identities with full observation, and sentences for wrong input."""
 
 import re
-import subprocess
-import sys
 from itertools import product
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from processes import command
 from test_open_bandit import rounds
 
 import upo
@@ -253,19 +252,14 @@ def test_wrong_input_ends_in_one_sentence(name):
 def test_the_command_line_gives_the_same(tmp_path):
     LOG.to_csv(tmp_path / "log.csv", index=False)
     ALL.to_parquet(tmp_path / "scores.parquet")
-    call = [sys.executable, "-m", "upo.counterfactual", f"log={tmp_path / 'log.csv'}"]
+    call = ["-m", "upo.counterfactual", f"log={tmp_path / 'log.csv'}"]
     given = [f"scores={tmp_path / 'scores.parquet'}", "k=3", "imputed=imputed"]
     out = tmp_path / "metrics.csv"
-    done = subprocess.run(
-        [*call, *given, "estimator=ips,snips,dr", f"out={out}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = command(*call, *given, "estimator=ips,snips,dr", f"out={out}")
+    assert done.returncode == 0, done.stderr
     pd.testing.assert_frame_equal(pd.read_csv(out), run())
     assert "precision@3" in done.stdout
-    done = subprocess.run([*call, "k=many"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = command(*call, "k=many")
     assert done.returncode == 1
     assert re.fullmatch(r"error: k must be a whole number, got 'many'[^\n]*\n", done.stderr)
 

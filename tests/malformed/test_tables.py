@@ -7,12 +7,12 @@ None gives a traceback, hangs, or leaves a partial file. The files go through th
 import importlib.util
 import resource
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import command
 
 import upo
 from upo import cli
@@ -156,14 +156,7 @@ def test_true_processes_end_alike(name, tmp_path):
     _, _, _, draw = next(case for case in FILES if case[2] == name)
     path, _ = tables.write(tmp_path, name, draw)
     words = [*TRAIN, f"dataset.train={path}", f"hydra.run.dir={tmp_path / 'run'}"]
-    done = subprocess.run(
-        [sys.executable, "train.py", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS - 20,
-    )
+    done = command("train.py", *words)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1

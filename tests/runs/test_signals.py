@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
-from processes import start
+from processes import begin, start
 
 import upo
 from upo.benchmark import _told
@@ -71,23 +71,17 @@ def test_training_that_a_signal_ends_is_resumed_to_the_end_of_one_it_did_not(tmp
 
 
 def test_the_sentence_of_a_signal_says_how_to_go_on(tmp_path):
-    """One true process, from the first import on."""
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *LONG, f"hydra.run.dir={tmp_path}"],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not (tmp_path / "checkpoints" / "debias.pt").exists():
-        assert process.poll() is None
+    run = tmp_path / "run"
+    process = begin("train.py", *LONG, f"hydra.run.dir={run}", printed=tmp_path)
+    while not (run / "checkpoints" / "debias.pt").exists():
+        assert process.is_alive()
         time.sleep(0.01)
     process.terminate()
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 143
-    assert said == (
+    process.join(60)
+    assert process.exitcode == 143
+    assert (tmp_path / "err").read_text() == (
         "error: stopped by SIGTERM; files that were written are complete; "
-        f"resume={tmp_path} goes on from the last epoch.\n"
+        f"resume={run} goes on from the last epoch.\n"
     )
 
 

@@ -1,13 +1,11 @@
 """Experiments of many runs: their rows compose, and a small study goes from command to figure."""
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from processes import command
 from small_estimators import built, roughened
 
 import upo.runs.compose
@@ -106,34 +104,27 @@ def test_table1_names_every_row_and_figure1_only_rows_of_table1():
     assert sorted(ablations["study/ablation"].split(",")) == ABLATIONS
 
 
-def said(command):
+def said(words):
     """What a command that ends well prints."""
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = command(*words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def study(tmp_path, *overrides):
     """A small study on a completed synthetic log, as a person would start it."""
-    command = [sys.executable, "train.py", "experiment=figure1", "dataset=semisynthetic"]
-    command += ["dataset@dataset.base=synthetic", "dataset.base.n_users=40"]
-    command += ["dataset.base.n_items=30", "dataset.base.density=0.3", "seeds=2", "progress=false"]
-    command += [
+    words = ["train.py", "experiment=figure1", "dataset=semisynthetic"]
+    words += ["dataset@dataset.base=synthetic", "dataset.base.n_users=40"]
+    words += ["dataset.base.n_items=30", "dataset.base.density=0.3", "seeds=2", "progress=false"]
+    words += [
         "dataset.completion.max_epochs=3",
         "study/variant=dr_jl,upo_dr",
         "dataset.p=0.4,0.6",
     ]
-    command += [f"hydra.sweep.dir={tmp_path / 'runs'}", f"hydra.callbacks.report.out={tmp_path}"]
-    command += [f"dataset.cache_dir={tmp_path / 'cache'}", "estimator.stages.debias.epochs=1"]
-    command += ["estimator.stages.propensity.epochs=1", *overrides]
-    return said(command)
+    words += [f"hydra.sweep.dir={tmp_path / 'runs'}", f"hydra.callbacks.report.out={tmp_path}"]
+    words += [f"dataset.cache_dir={tmp_path / 'cache'}", "estimator.stages.debias.epochs=1"]
+    words += ["estimator.stages.propensity.epochs=1", *overrides]
+    return said(words)
 
 
 @pytest.mark.slow
@@ -158,10 +149,10 @@ def test_a_study_of_ones_own_goes_from_command_to_figure(tmp_path):
 
 
 def test_the_battery_goes_from_command_to_table(tmp_path):
-    command = [sys.executable, "train.py", "experiment=battery", "dataset.log=tiny"]
-    command += ["estimator=naive,ips", "progress=false", "estimator.stages.debias.epochs=1"]
-    command += [f"hydra.sweep.dir={tmp_path / 'runs'}", f"hydra.callbacks.report.out={tmp_path}"]
-    printed = said(command)
+    words = ["train.py", "experiment=battery", "dataset.log=tiny"]
+    words += ["estimator=naive,ips", "progress=false", "estimator.stages.debias.epochs=1"]
+    words += [f"hydra.sweep.dir={tmp_path / 'runs'}", f"hydra.callbacks.report.out={tmp_path}"]
+    printed = said(words)
     with (tmp_path / "battery.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(row["log"], row["estimator"], row["seeds"]) for row in rows} == {

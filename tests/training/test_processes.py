@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
-from processes import found_by_ranks
+from processes import command, found_by_ranks
 from rows import KINDS, NAMES
 
 from upo.evaluation.diagnostics import Diagnostics
@@ -216,10 +216,10 @@ SMALL = [
 ]
 
 
-def launch(command, folder, *overrides):
-    """Launch the run; returns its row, its output and what the second process wrote."""
+def launch(launcher, folder, *overrides):
+    """Launch the run; returns its row, its output and what each process wrote."""
     done = subprocess.run(
-        [*command, "tests/launched.py", *SMALL, *overrides, f"hydra.run.dir={folder}"],
+        [*launcher, "tests/launched.py", *SMALL, *overrides, f"hydra.run.dir={folder}"],
         cwd=ROOT,
         env={**os.environ, "LAUNCHED_FOLDER": str(folder)},
         capture_output=True,
@@ -227,12 +227,16 @@ def launch(command, folder, *overrides):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    wrote = {
+    return rows(folder / "results.csv"), done.stdout, wrote_by(folder)
+
+
+def wrote_by(folder):
+    """Rank -> names of what it wrote."""
+    return {
         rank: {Path(line).name for line in lines.read_text().splitlines()}
         for rank in (0, 1)
         if (lines := folder.parent / f"{folder.name}-rank{rank}.txt").exists()
     }
-    return rows(folder / "results.csv"), done.stdout, wrote
 
 
 def rows(path):
@@ -242,23 +246,27 @@ def rows(path):
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    return launch([sys.executable], tmp_path_factory.mktemp("one") / "run")
+    folder = tmp_path_factory.mktemp("one") / "run"
+    watched = {"LAUNCHED_FOLDER": str(folder)}
+    done = command("tests/launched.py", *SMALL, f"hydra.run.dir={folder}", env=watched)
+    assert done.returncode == 0, done.stderr
+    return rows(folder / "results.csv"), wrote_by(folder)
 
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 @pytest.mark.parametrize(
-    "command",
+    "launcher",
     [
         pytest.param([sys.executable], id="lightning"),
         # a whole run under torchrun equals one of Lightning bit for bit in test_resume.py
         pytest.param(TORCHRUN, id="torchrun", marks=pytest.mark.slow),
     ],
 )
-def test_a_launcher_gives_the_files_and_figures_of_one_process(tmp_path, one, command):
-    expected, _, wrote_alone = one
-    found, output, wrote = launch(command, tmp_path / "run", "trainer.devices=2")
+def test_a_launcher_gives_the_files_and_figures_of_one_process(tmp_path, one, launcher):
+    expected, wrote_alone = one
+    found, output, wrote = launch(launcher, tmp_path / "run", "trainer.devices=2")
     assert output.count("Results will land in") == 1
     assert len(found) == len(expected) == 1
     for name, value in expected[0].items():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from processes import start
+from processes import ranks, start
 
 from upo.training.checkpoint import load_checked
 
@@ -196,17 +196,9 @@ TWO = [*SMALL, "trainer.devices=2", "figures=false", "estimator.stages.debias.ep
 
 
 def launch(folder, *overrides, kill=""):
-    """Two processes started by Lightning, in a group of their own."""
-    environment = {**os.environ, "LAUNCHED_FOLDER": str(folder), "LAUNCHED_KILL": kill}
-    return subprocess.run(
-        [sys.executable, "tests/launched.py", *overrides],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        process_group=0,
-    )
+    """Two ranks in a group of their own."""
+    watched = {"LAUNCHED_FOLDER": str(folder), "LAUNCHED_KILL": kill}
+    return ranks(2, "tests/launched.py", *overrides, env=watched)
 
 
 def torchrun(*overrides):
@@ -232,17 +224,16 @@ def ended(process):
 def of_two(tmp_path_factory):
     """A run of two processes that was never killed."""
     folder = tmp_path_factory.mktemp("two") / "run"
-    ended(torchrun(*TWO, f"hydra.run.dir={folder}"))
+    assert launch(folder, *TWO, f"hydra.run.dir={folder}") == 0
     return folder
 
 
 def test_two_processes_killed_while_they_train_end_as_if_they_were_not(tmp_path, of_two):
     run = tmp_path / "run"
     dead = launch(run, *TWO, f"hydra.run.dir={run}", kill="debias.pt:2")
-    assert dead.returncode == -signal.SIGKILL
+    assert dead == -signal.SIGKILL
     readable(run)
-    done = launch(run, f"resume={run}")
-    assert done.returncode == 0, done.stderr
+    assert launch(run, f"resume={run}") == 0
     check(run, of_two)
 
 
