@@ -14,6 +14,14 @@ KINDS = [
     *("dr_gpl", "umvue_dr", "cbpl", "dce_tdr", "dt_dr", "n_dr", "upo_dr"),
 ]
 
+# unbiased at known propensities, whatever the imputation
+CLAIM_UNBIASED = {
+    *("ips", "asips", "ips_v2", "kbips", "akbips", "upo_ips", "dr", "dr_jl", "mrdr_jl"),
+    *("dr_bias", "dr_mse", "dr_v2", "dr_gpl", "umvue_dr", "cbpl", "tdr", "tdr_jl", "kbdr"),
+    *("akbdr", "dce_dr", "dce_tdr", "upo_dr", "mrdr_gpl", "user_item_dr", "cdr", "wkb_ips"),
+    *("wkb_dr", "dt_ips", "dt_dr", "n_ips", "n_dr", "n_mrdr", "dr_var"),
+}
+
 
 def each():
     """Every row as a parameter; those that are of no kind of their own are marked."""

@@ -17,8 +17,6 @@ from omegaconf import OmegaConf, open_dict
 import upo.functional.imputation
 import upo.runs.config
 from upo.benchmark import compose_run, split_arguments
-from upo.pairs import PairSpace
-from upo.runs.assembly import build_estimator
 from upo.runs.experiment import Experiment
 from upo.tuning import Settings
 
@@ -30,7 +28,6 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 METHODS = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
 EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SCHEDULES = ("prediction only", "frozen", "frozen, twins, third", "joint")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -112,27 +109,6 @@ def test_the_number_of_estimators_is_that_of_the_files():
     count = re.search(r"compares (\d+) estimators", README)
     assert count is not None
     assert int(count[1]) == len(names("estimator"))
-
-
-def parameters_on_coat(estimator):
-    """Learnable parameters of one replica at Coat's size, and the propensity's file."""
-    # nobody tunes for the dataset `table`, so these are the values of the estimator's own file
-    overrides = ["dataset=table", "dataset.train=none", f"estimator={estimator}", "logger=none"]
-    config = compose("train", overrides=overrides, return_hydra_config=True)
-    log = torch.arange(100), torch.ones(100)
-    space = PairSpace(*log, n_users=290, n_items=300, seeds=[0], holdout=0.0)
-    count = build_estimator(config.estimator, space).parameters_per_replica
-    return count, config.hydra.runtime.choices["propensity"]
-
-
-def test_parameters_propensities_and_schedules_are_those_of_the_files():
-    stated, true = {}, {}
-    for name, cells in table("estimator").items():
-        stated[name] = (cells[6], cells[3])
-        count, propensity = parameters_on_coat(name)
-        true[name] = (f"{count:,}", propensity)
-        assert cells[5] in SCHEDULES, name
-    assert stated == true
 
 
 # -- links -------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ The files are found by globbing, so a new one is tested without a new test.
 import ast
 import re
 from dataclasses import fields
-from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -106,19 +105,9 @@ def with_dataset(estimator, dataset):
     return config["estimator"]
 
 
-def parts_of(node):
-    """Learners and networks that a configuration names."""
-    if isinstance(node, dict):
-        target = str(node.get("_target_"))
-        found = {target} if target.startswith(("upo.learners.", "upo.models.")) else set()
-        return found.union(*map(parts_of, node.values()))
-    return set().union(*map(parts_of, node)) if isinstance(node, list) else set()
-
-
-def test_every_estimator_and_every_dataset_compose_and_the_kinds_have_every_part():
-    sets = cycle(names("dataset"))
-    parts = {row: parts_of(with_dataset(row, next(sets))) for row in rows.NAMES}
-    assert set().union(*parts.values()) == set().union(*(parts[row] for row in rows.KINDS))
+@pytest.mark.parametrize("dataset", names("dataset"))
+def test_every_dataset_composes(dataset):
+    with_dataset("naive", dataset)
 
 
 @pytest.mark.slow
