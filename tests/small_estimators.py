@@ -1,6 +1,7 @@
 """Small worlds on which the tests of this folder train what the configurations describe."""
 
 import torch
+from omegaconf import open_dict
 
 from upo.pairs import BatchSampler, PairSpace
 from upo.runs.assembly import build_estimator
@@ -24,28 +25,36 @@ def configure(name, *overrides):
     return composed([f"estimator={name}", *WORLD, *overrides])
 
 
-def short_stages(name):
-    """Every stage cut to two epochs of a few small steps, the last to 2 x 10."""
-    cuts = []
-    for stage, plan in configure(name).estimator.stages.items():
-        if plan is None:
-            continue
-        steps = 10 if stage == "debias" else 5
-        cuts += [f"estimator.stages.{stage}.epochs=2", f"++estimator.stages.{stage}.steps={steps}"]
+def cut_batches(config):
+    """Batches of 64 at most."""
+    for plan in filter(None, config.estimator.stages.values()):
         for batch in ("observed_batch", "pair_batch"):
             if plan.get(batch):
-                cuts.append(f"estimator.stages.{stage}.{batch}={min(plan[batch], 64)}")
-    return cuts
+                plan[batch] = min(plan[batch], 64)
+
+
+def shorten(config):
+    """Every stage cut to two epochs of a few small steps, the last to 2 x 10."""
+    cut_batches(config)
+    with open_dict(config):
+        for stage, plan in config.estimator.stages.items():
+            if plan is not None:
+                plan.update(epochs=2, steps=10 if stage == "debias" else 5)
 
 
 def train(name, *overrides, seeds=(0,)):
-    config = configure(name, *short_stages(name), f"seeds={list(seeds)}", *overrides)
+    config = configure(name, *overrides)
+    shorten(config)
+    config.seeds = list(seeds)
     return Experiment(config, progress=False).run()
 
 
-def built(name, *overrides, seeds=(0, 1)):
+def built(name, *overrides, seeds=(0, 1), change=None):
     """Untrained networks of an estimator with a batch of O and all of D."""
-    config = configure(name, f"seeds={list(seeds)}", *overrides)
+    config = configure(name, *overrides)
+    if change is not None:
+        change(config)
+    config.seeds = list(seeds)
     experiment = Experiment(config, progress=False)
     space = PairSpace.of(experiment.datamodule.data, experiment.seeds, 0.1)
     estimator = build_estimator(config.estimator, space)

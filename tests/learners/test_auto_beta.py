@@ -3,7 +3,7 @@
 import pytest
 import torch
 from processes import found_by_ranks
-from small_estimators import configure, short_stages
+from small_estimators import configure, shorten
 from worlds import adam, make_estimator, make_space, parameters
 
 from upo.core.layers import Sizes
@@ -183,14 +183,15 @@ def test_processes_agree_with_one(tmp_path):
 GAME = ["propensity=upo_auto", "estimator.networks.beta.window=12", "seeds=[3,8]"]
 
 
-def run(folder, *overrides):
-    config = configure("upo_dr", *short_stages("upo_dr"), *GAME, *overrides)
+def run(folder, epochs, *overrides):
+    config = configure("upo_dr", *GAME, *overrides)
+    shorten(config)
+    config.estimator.stages.game.epochs = epochs
     return Experiment(config, folder, progress=False).run()
 
 
 def test_a_run_trains_and_a_resumed_one_equals_it(tmp_path):
-    epochs = "estimator.stages.game.epochs={}"
-    whole = run(tmp_path / "whole", epochs.format(6))
+    whole = run(tmp_path / "whole", 6)
     game = next(stage for stage in whole.stages if stage.name == "game")
     betas = torch.stack(game.history.logs["game/train/game_beta"])
     assert betas.shape == (6, 2)
@@ -199,11 +200,11 @@ def test_a_run_trains_and_a_resumed_one_equals_it(tmp_path):
     assert torch.isfinite(whole.metrics["auc"]).all()
 
     folder = tmp_path / "killed"
-    run(folder, epochs.format(3))
+    run(folder, 3)
     path = folder / "checkpoints" / "game.pt"
     save_atomically(load_checked(path) | {"done": False}, path)  # killed after its third epoch
     (folder / "checkpoints" / "debias.pt").unlink()
-    resumed = run(folder, epochs.format(6), f"resume={folder}")
+    resumed = run(folder, 6, f"resume={folder}")
     expected = parameters(whole.estimator.networks)
     for name, p in parameters(resumed.estimator.networks).items():
         assert torch.equal(p, expected[name]), name

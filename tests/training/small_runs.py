@@ -1,19 +1,16 @@
 """Small runs composed from the repository's configuration."""
 
-from pathlib import Path
-
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import open_dict
 
+import upo.runs.compose
 from upo.evaluation.mar import MarSet
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator, build_stage
 from upo.runs.config import scheduled
 from upo.training.trainer import make_trainer
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 STEPS = 20  # an epoch
 
 
@@ -27,10 +24,8 @@ def composed(estimator, *overrides, epochs=2):
         "dataset.n_items=30",
         "dataset.density=0.2",
     ]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(
-            "train", [*world, f"estimator={estimator}", "trainer.accelerator=cpu", *overrides]
-        )
+    words = [*world, f"estimator={estimator}", "trainer.accelerator=cpu", *overrides]
+    config = upo.runs.compose.composed(words)
     with open_dict(config):
         for plan in filter(None, config.estimator.stages.values()):
             plan.update(epochs=2, steps=STEPS, patience=0)

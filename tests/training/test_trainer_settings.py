@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from launched import NAIVE
 from omegaconf import OmegaConf
 
+import upo.runs.compose
 from upo import cli
 from upo.core.console import first_process
 from upo.errors import InputError
@@ -36,8 +36,7 @@ def bare(monkeypatch):
 
 
 def composed(*overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", overrides=[*SMALL, *overrides])
+    return upo.runs.compose.composed([*SMALL, *overrides])
 
 
 def run(monkeypatch, folder, *overrides):
