@@ -17,7 +17,7 @@ def test_params_fit_the_same_model_again(tmp_path):
         "overrides": {
             "estimator.weighting.p_min": np.float64(0.2),
             "estimator.stages.debias.epochs": 2,
-            "estimator.stages.propensity.epochs": 1,
+            "estimator.fit.epochs": 1,
             "trainer.accelerator": "cpu",
         },
     }

@@ -44,7 +44,7 @@ def sound(tmp_path_factory):
     frame = pd.DataFrame(
         {"user": [f"u{u}" for u in log.users.tolist()], "item": log.items, "rating": log.ratings}
     )
-    few = {"estimator.stages.propensity.epochs": 1, "estimator.stages.debias.epochs": 1}
+    few = {"estimator.fit.epochs": 1, "estimator.stages.debias.epochs": 1}
     upo.fit(frame, estimator="ips", progress=False, overrides=few).save(home / "model")
     with pytest.MonkeyPatch.context() as patch:
         words = ["estimator=naive", "dataset.n_users=30", "dataset.n_items=20", "figures=false",

@@ -133,7 +133,7 @@ def test_published_figures_are_those_of_the_paper():
 
 
 def test_the_tuner_writes_what_a_run_picks_up(tmp_path, capsys):
-    overrides = [*SMALL[:4], "estimator=ips", "estimator.stages.propensity.epochs=1"]
+    overrides = [*SMALL[:4], "estimator=ips", "estimator.fit.epochs=1"]
     path = tune([*overrides, SMALL[5], "trials=4", "batch=2", f"out={tmp_path}"])
     assert path == tmp_path / "holdout" / "synthetic" / "mf" / "ips.yaml"
     with initialize_config_dir(str(tmp_path), version_base="1.3"):

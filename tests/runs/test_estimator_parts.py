@@ -37,7 +37,7 @@ SMALL = [
     "dataset.n_users=40",
     "dataset.n_items=30",
     "dataset.density=0.2",
-    "estimator.stages.propensity.epochs=1",
+    "estimator.fit.epochs=1",
     "estimator.stages.debias.epochs=1",
     "progress=false",
     "trainer.accelerator=cpu",
@@ -219,7 +219,7 @@ def test_a_row_of_ones_own_runs_through_every_command(tmp_path, monkeypatch, cap
     with (tmp_path / "run" / "results.csv").open(newline="") as file:
         assert [row["estimator"] for row in csv.DictReader(file)] == ["my_ips"]
     train(monkeypatch, f"resume={tmp_path / 'run'}", search)  # said again: it may run code
-    assert benchmark(["estimators=my_ips,naive", "out=tables", search, *SMALL[:3], *SMALL[4:]]) == 0
+    assert benchmark(["estimators=my_ips", "out=tables", search, *SMALL[:3], *SMALL[4:]]) == 0
     assert "my_ips" in (tmp_path / "tables" / "synthetic-holdout.md").read_text()
     path = tune(["estimator=my_ips", search, *SMALL, "search=small", "trials=2", "batch=2"])
     assert path == tmp_path / "mine/tuned/holdout/synthetic/mf/my_ips.yaml"

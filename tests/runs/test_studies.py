@@ -123,7 +123,7 @@ def study(tmp_path, *overrides):
     ]
     words += [f"hydra.sweep.dir={tmp_path / 'runs'}", f"hydra.callbacks.report.out={tmp_path}"]
     words += [f"dataset.cache_dir={tmp_path / 'cache'}", "estimator.stages.debias.epochs=1"]
-    words += ["estimator.stages.propensity.epochs=1", *overrides]
+    words += ["estimator.fit.epochs=1", *overrides]
     return said(words)
 
 

@@ -21,7 +21,7 @@ SMALL = [
     "progress=false",
 ]
 GAME = [
-    "estimator.stages.propensity.epochs=1",
+    "estimator.fit.epochs=1",
     "estimator.stages.propensity.steps=3",
     "estimator.stages.game.epochs=2",
     "estimator.stages.game.steps=3",
