@@ -21,7 +21,13 @@ from upo.fitted.run_folder import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 WORLD = SyntheticWorld(30, 20, density=0.3)
-QUICK = ["estimator.stages.debias.epochs=2", "figures=false", "progress=false", "logger=none"]
+QUICK = [
+    "estimator.fit.epochs=2",
+    "estimator.stages.debias.epochs=2",
+    "figures=false",
+    "progress=false",
+    "logger=none",
+]
 
 
 def log_frame():

@@ -6,12 +6,13 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import rows
 import torch
 from api_world import FEW, TEST, TRAIN, short
 
 import upo
 from upo.errors import InputError
-from upo.runs.compose import choices, composed
+from upo.runs.compose import composed
 from upo.runs.config import check
 
 HALVES = 0.5 * TRAIN.rating + 2.0  # 2.5 .. 4.5
@@ -151,7 +152,7 @@ NEED = {
 }
 
 
-@pytest.mark.parametrize("name", choices("estimator"))
+@pytest.mark.parametrize("name", rows.each())
 def test_every_estimator_predicts_ratings_or_says_why_not(name):
     words = ["target=rating", f"estimator={name}", "logger=none"]
     config = composed(words)

@@ -132,8 +132,9 @@ def test_a_second_estimator_goes_on_where_it_was_stopped(monkeypatch, tmp_path, 
 
 
 def test_a_new_run_in_an_old_folder_leaves_no_stage_of_the_old_one(monkeypatch, tmp_path):
-    train(monkeypatch, *NAIVE, "estimator=ips", f"hydra.run.dir={tmp_path}")
-    begun(monkeypatch, tmp_path, "estimator=ips")
+    words = ["estimator=ips", "estimator.fit.epochs=2"]
+    train(monkeypatch, *NAIVE, *words, f"hydra.run.dir={tmp_path}")
+    begun(monkeypatch, tmp_path, *words)
     names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     assert names == ["propensity.pt"]
     assert not (tmp_path / "results.csv").exists()
