@@ -7,9 +7,7 @@ others go on. ``tune=small`` searches the values of every row first, all with th
 
 import shlex
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,20 +15,19 @@ from omegaconf import DictConfig
 from tqdm.auto import tqdm
 
 from upo.core.arguments import Command, argument, nearest
-from upo.core.console import advice, command, explained, one_line, quiet, signals_first
+from upo.core.console import advice, command, quiet
 from upo.core.files import write_atomically
+from upo.core.given import whole
 from upo.core.locks import NAME, locked
 from upo.core.text import file_name
-from upo.core.transcript import LOG, copied_to
 from upo.errors import InputError
 from upo.report.table import markdown
 from upo.runs.compose import choices, composed
-from upo.runs.finished import finish, finished
-from upo.runs.folder import run
 from upo.runs.overrides import ABOUT_OVERRIDES, settings_of_runs
 from upo.runs.results import Row, write_rows
+from upo.runs.rows import Task, run_rows, told
 from upo.runs.search import Budget
-from upo.runs.searches import Search, search_named, with_values
+from upo.runs.searches import search_named
 from upo.runs.tuned import NOT_TUNED, of_target
 
 
@@ -54,13 +51,15 @@ class Settings:
         default=None,
         value="N",
     )
+    jobs: int = argument(
+        "rows that train at once, each in a process of its own", default=1, value="N"
+    )
     out: Path = argument(
         "gets the table as CSV and Markdown", default=Path("outputs") / "tables", value="DIR"
     )
 
 
 RUNS = Path("outputs") / "benchmark"
-TUNED = "tuned.yaml"  # in the folder of a row: the values that its search has found
 COMMAND = Command(
     "benchmark",
     "Run many estimators on one dataset and write one table",
@@ -68,7 +67,7 @@ COMMAND = Command(
     (
         "dataset=coat estimators=all seeds=10",
         "dataset=coat estimators=naive,ips,upo_dr",
-        "dataset=coat estimators=all seeds=10 tune=small trials=16",
+        "dataset=coat estimators=all seeds=10 tune=small trials=16 jobs=2",
     ),
     rest=ABOUT_OVERRIDES,
     notes=(
@@ -95,12 +94,14 @@ class Wanted:
         out: Gets the table.
         overrides: Settings of every run.
         search: The space and the budget of every row's search; None for none.
+        jobs: Rows that train at once.
     """
 
     rows: list[str]
     out: Path
     overrides: list[str]
     search: tuple[DictConfig, Budget] | None = None
+    jobs: int = 1
 
     @property
     def words(self) -> list[str]:
@@ -112,11 +113,12 @@ def split_arguments(arguments: Sequence[str]) -> Wanted:
     """What the words of the command line ask for.
 
     Raises:
-        InputError: If an estimator or a search is unknown, or none is named.
+        InputError: If an estimator or a search is unknown, none is named, or jobs is no count.
     """
     given, rest = COMMAND.parse(arguments)
     overrides = settings_of_runs(rest, "benchmark", _OURS)
     known = choices("estimator", overrides)
+    jobs = whole("jobs", given.jobs, least=1, example=2)
     rows = known if given.estimators == ("all",) else list(dict.fromkeys(given.estimators))
     missing = [name for name in rows if name not in known]
     if missing:
@@ -130,9 +132,9 @@ def split_arguments(arguments: Sequence[str]) -> Wanted:
         for key in ("trials", "batch"):
             if getattr(given, key) is not None:
                 raise InputError(f"{key}= is of a search; say which, as in tune=small {key}=8.")
-        return Wanted(rows, given.out, overrides)
+        return Wanted(rows, given.out, overrides, jobs=jobs)
     search = search_named(given.tune, overrides, given.trials, given.batch)
-    return Wanted(rows, given.out, overrides, search)
+    return Wanted(rows, given.out, overrides, search, jobs)
 
 
 def compose_run(estimator: str, overrides: Sequence[str]) -> DictConfig:
@@ -154,8 +156,10 @@ def benchmark(arguments: Sequence[str]) -> int:
     failed: dict[str, str] = {}
     configs = {}
     for estimator in wanted.rows:
-        with _told(estimator, failed):
+        with told(estimator, failed):
             configs[estimator] = compose_run(estimator, ["progress=false", *wanted.words])
+        if estimator in failed:
+            tqdm.write(f"{estimator} failed: {failed[estimator]}")
     runs: dict[str, list[Row]] = {}
     name = ""
     if configs:
@@ -165,7 +169,12 @@ def benchmark(arguments: Sequence[str]) -> int:
             locked(table.with_name(f".{name}.lock"), f"the table {table}.csv", _WAIT),
             locked(folder / NAME, f"the benchmark {folder}", _WAIT),
         ):
-            runs = _rows(configs, folder, failed, wanted)
+            tasks = [
+                Task(row, config, folder / row, wanted.overrides, wanted.search)
+                for row, config in configs.items()
+            ]
+            runs, ended = run_rows(tasks, wanted.jobs)
+            failed |= ended
     order = [row for row in wanted.rows if row in runs]
     return _table({row: runs[row] for row in order}, failed, wanted.out / name, arguments)
 
@@ -181,57 +190,6 @@ def _name(config: DictConfig, wanted: Wanted) -> str:
         budget = wanted.search[1]
         parts.append(f"tuned{budget.trials}x{budget.seeds}")
     return file_name("-".join(parts))
-
-
-def _rows(
-    configs: Mapping[str, DictConfig], folder: Path, failed: dict[str, str], wanted: Wanted
-) -> dict[str, list[Row]]:
-    """Rows of each estimator that finished; why the others did not is added to ``failed``."""
-    runs: dict[str, list[Row]] = {}
-    bar = tqdm(configs.items(), unit="estimator")
-    start, made = time.perf_counter(), 0
-    for number, (estimator, config) in enumerate(bar, start=1):
-        bar.set_description(f"{estimator:>10}")
-        with _told(estimator, failed):
-            begun = time.perf_counter()
-            config = _searched(estimator, config, folder / estimator, wanted)
-            sought = time.perf_counter() - begun
-            rows = finished(folder / estimator, config)
-            if rows is None:
-                with copied_to(folder / estimator / LOG):
-                    rows = run(config, folder / estimator, chatty=False)
-                finish(folder / estimator, config)
-                made += 1
-                took = time.perf_counter() - begun - sought
-                left = (time.perf_counter() - start) / made * (len(configs) - number)
-                tqdm.write(
-                    f"{estimator}: search {sought:.0f} s, run {took:.0f} s; {number} of "
-                    f"{len(configs)} rows, about {left / 60:.0f} min left at this pace"
-                )
-            runs[estimator] = rows
-    return runs
-
-
-def _searched(estimator: str, config: DictConfig, folder: Path, wanted: Wanted) -> DictConfig:
-    """The configuration with the values of its own search, which goes on where it stopped."""
-    if wanted.search is None:
-        return config
-    space, budget = wanted.search
-    search = Search([*wanted.overrides, f"estimator={estimator}"], space, budget)
-    found = search.run(folder / TUNED, folder / "study.journal", progress=False)
-    return with_values(config, found, budget)
-
-
-@contextmanager
-def _told(estimator: str, failed: dict[str, str]) -> Iterator[None]:
-    """A failing row must not end the others."""
-    try:
-        with signals_first():
-            yield
-    except Exception as error:
-        sentence = explained(error)
-        failed[estimator] = one_line(sentence or f"{type(error).__name__}: {error}")
-        tqdm.write(f"{estimator} failed: {failed[estimator]}")
 
 
 def _table(

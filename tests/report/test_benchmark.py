@@ -1,7 +1,9 @@
 """Many rows in one command: it resumes, survives a failing row, and writes what it measured."""
 
 import csv
+import multiprocessing
 
+import processes  # noqa: F401 - those that are started here have made their imports
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -9,6 +11,7 @@ from omegaconf import OmegaConf
 from upo import benchmark as module
 from upo.errors import InputError
 from upo.report.table import markdown, published
+from upo.runs import rows
 from upo.tuning import tune
 
 SMALL = [
@@ -26,13 +29,13 @@ def counted(monkeypatch, tmp_path):
     """Benchmarks run in a folder of their own; the runs are counted."""
     monkeypatch.chdir(tmp_path)
     ran = []
-    real = module.run
+    real = rows.run
 
     def run(config, folder, **options):
         ran.append(str(config.estimator.name))
         return real(config, folder, **options)
 
-    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(rows, "run", run)
     return ran
 
 
@@ -49,14 +52,14 @@ def test_a_second_call_repeats_nothing(counted, tmp_path, capsys):
 
 
 def test_a_failing_row_is_reported_and_the_others_go_on(counted, tmp_path, monkeypatch):
-    real = module.run
+    real = rows.run
 
     def run(config, folder, **options):
         if config.estimator.name == "ips":
             raise RuntimeError("planted")
         return real(config, folder, **options)
 
-    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(rows, "run", run)
     assert module.benchmark([*SMALL, "estimators=[ips,naive]"]) == 1
     table = (tmp_path / "outputs" / "tables" / "synthetic-holdout.md").read_text()
     assert "ips: RuntimeError: planted" in table
@@ -157,3 +160,34 @@ def test_a_table_without_a_test_set(counted, tmp_path, capsys):
     found = dict(zip(head, cells, strict=True))
     assert 0 < float(found["val_log_loss"].split()[0]) < 2
     assert not any(name.startswith(("auc", "ndcg")) for name in found)
+
+
+def results(path):
+    """Rows of a table without what the clock says."""
+    with path.open(newline="") as file:
+        return [
+            {k: v for k, v in row.items() if k != "train_seconds"} for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.slow
+def test_rows_at_once_give_the_table_of_one_after_another(monkeypatch, tmp_path, capsys):
+    tables = []
+    words = [*SMALL, "estimators=[naive,ips,snips]", "estimator.weighting.p_min=0.2"]
+    words.append("estimator.fit.epochs=1")
+    for jobs in (1, 2):
+        (tmp_path / str(jobs)).mkdir()
+        monkeypatch.chdir(tmp_path / str(jobs))
+        assert module.benchmark([*words, f"jobs={jobs}"]) == 1  # naive has no weighting
+        tables.append(results(tmp_path / str(jobs) / "outputs/tables/synthetic-holdout.csv"))
+    assert tables[0] == tables[1]
+    assert [row["estimator"] for row in tables[1]] == ["ips", "ips", "snips", "snips"]
+    assert "naive failed" in capsys.readouterr().out
+    assert not multiprocessing.active_children()
+    assert (tmp_path / "2/outputs/benchmark/synthetic-holdout/ips/train.log").exists()
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5"])
+def test_jobs_that_are_no_count_are_refused(jobs):
+    with pytest.raises(InputError, match="jobs must be a whole number"):
+        module.split_arguments(["estimators=ips", f"jobs={jobs}"])

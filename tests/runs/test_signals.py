@@ -17,9 +17,9 @@ import torch
 from processes import begin, start
 
 import upo
-from upo.benchmark import _told
 from upo.core.console import Terminated, sentences, signals_first, terminable
 from upo.data.world import SyntheticWorld
+from upo.runs.rows import told
 from upo.tables.writer import table_writer
 from upo.training.callbacks import ReplicaSelection
 from upo.training.checkpoint import load_checked, save_atomically
@@ -241,7 +241,7 @@ def test_fit_and_load_give_the_signal_and_not_what_hides_it(monkeypatch, tmp_pat
 
 def test_a_signal_in_a_row_of_a_benchmark_ends_all_of_it():
     failed = {}
-    with pytest.raises(KeyboardInterrupt), _told("ips", failed):
+    with pytest.raises(KeyboardInterrupt), told("ips", failed):
         hides(signal.SIGINT)
     assert not failed
 
