@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUNS := $(VENV)/.runs
 LOWEST := .venv-lowest
+LENSKIT := .venv-lenskit
 LOCKS := $(if $(LOCKED),requirements-train.lock requirements.lock)
 PIP := $(BIN)/python -m pip install --quiet
 
-.PHONY: help train test test-slow test-lowest lint format docs bench lock clean
+.PHONY: help train test test-lenskit test-slow test-lowest lint format docs bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +20,10 @@ train: $(RUNS)  ## the main job on the embedded synthetic world
 
 test: $(STAMP)  ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --durations=25
+	$(MAKE) test-lenskit
+
+test-lenskit: $(LENSKIT)/.installed  ## the tests with LensKit, beside another pandas
+	OMP_NUM_THREADS=1 $(LENSKIT)/bin/python -m pytest tests/with_lenskit
 
 test-slow: $(STAMP)  ## the longer checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
@@ -51,7 +56,7 @@ gpu: $(STAMP)  ## every row on this machine's GPU against its CPU, resuming, bf1
 	$(BIN)/python tests/gpu/check.py
 
 clean:  ## remove .venv and whatever was built
-	rm -rf $(VENV) $(LOWEST) build dist site *.egg-info
+	rm -rf $(VENV) $(LOWEST) $(LENSKIT) build dist site *.egg-info
 
 # LOCKED=1 takes no file whose SHA-256 is not in the lock files; what comes as source is built by
 # the setuptools of the lock, which therefore comes first
@@ -80,5 +85,15 @@ ifdef LOCKED
 else
 	$(PIP) --constraint constraints.txt torch
 	$(PIP) --constraint constraints.txt --editable .
+endif
+	touch $@
+
+# over .venv: LensKit, what it needs besides, and a pandas that it takes
+$(LENSKIT)/.installed: $(STAMP) constraints-lenskit.txt $(if $(LOCKED),requirements-lenskit.lock)
+	$(BIN)/python .ci/over.py $(LENSKIT)
+ifdef LOCKED
+	$(LENSKIT)/bin/python -m pip install --quiet --require-hashes --no-deps --requirement requirements-lenskit.lock
+else
+	$(LENSKIT)/bin/python -m pip install --quiet --constraint constraints-lenskit.txt lenskit
 endif
 	touch $@

@@ -1,8 +1,9 @@
 """Lock files: every package of an environment, with the SHA-256 of the file that is installed.
 
 ``python .ci/lock.py`` writes them for the platform that runs this: ``requirements-train.lock`` has
-what training needs, ``requirements.lock`` the tools of developers besides. ``--fits`` asks whether
-they apply here; if not, it says why in one line and exits with 1.
+what training needs, ``requirements.lock`` the tools of developers besides, and
+``requirements-lenskit.lock`` what lies over both for the tests with LensKit. ``--fits`` asks
+whether they apply here; if not, it says why in one line and exits with 1.
 """
 
 import json
@@ -14,19 +15,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN, ALL = ROOT / "requirements-train.lock", ROOT / "requirements.lock"
+OVER = ROOT / "requirements-lenskit.lock"
 HERE = f"{sysconfig.get_platform()}, CPython {sys.version_info[0]}.{sys.version_info[1]}"
 HEAD = """\
-# {what} with LOCKED=1, by `make lock` from constraints.txt and pyproject.toml.
+# {what} with LOCKED=1, by `make lock` from {source}.
 # For: {here}
 """
 PIP = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
 
 
-def resolved(*what: str) -> dict[str, str]:
+def resolved(*what: str, pins: str) -> dict[str, str]:
     """What pip would install into an empty environment: a line of a lock file by name."""
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        constraint = ["--constraint", str(ROOT / "constraints.txt")]
+        report, constraints = Path(folder) / "report.json", Path(folder) / "constraints.txt"
+        constraints.write_text(pins)
+        constraint = ["--constraint", str(constraints)]
         subprocess.run([*PIP, "--report", str(report), *constraint, *what], check=True)
         entries = json.loads(report.read_text())["install"]
     lines = {}
@@ -36,6 +39,15 @@ def resolved(*what: str) -> dict[str, str]:
             digest = entry["download_info"]["archive_info"]["hashes"]["sha256"]
             lines[name.lower()] = f"{name.lower()}=={version} --hash=sha256:{digest}\n"
     return lines
+
+
+def beside(everything: dict[str, str]) -> list[str]:
+    """Lines of what LensKit needs and the other files lack, or have in another version."""
+    own = (ROOT / "constraints-lenskit.txt").read_text()
+    other = {line.split("==")[0] for line in own.split()}
+    pins = [line.split()[0] for name, line in everything.items() if name not in other]
+    found = resolved("lenskit", pins="\n".join([own, *pins]))
+    return [line for name, line in found.items() if everything.get(name) != line]
 
 
 def misfit() -> str | None:
@@ -59,14 +71,20 @@ def main() -> None:
         if why := misfit():
             sys.exit(f"{why}: the versions of constraints.txt are installed instead.")
         return
-    everything = resolved(f"{ROOT}[dev]")
+    pins = (ROOT / "constraints.txt").read_text()
+    everything = resolved(f"{ROOT}[dev]", pins=pins)
     build = "setuptools"  # builds upo, and what comes as source
-    train = {name: everything[name] for name in [*resolved(str(ROOT)), build]}
+    train = {name: everything[name] for name in [*resolved(str(ROOT), pins=pins), build]}
     tools = [line for name, line in everything.items() if name not in train]
-    head = HEAD.format(what="What `make train` installs", here=HERE)
+    source = "constraints.txt and pyproject.toml"
+    head = HEAD.format(what="What `make train` installs", source=source, here=HERE)
     TRAIN.write_text(head + "".join(sorted(train.values())))
-    head = HEAD.format(what="What `make test` and `make lint` install", here=HERE)
+    what = "What `make test` and `make lint` install"
+    head = HEAD.format(what=what, source=source, here=HERE)
     ALL.write_text(f"{head}--requirement {TRAIN.name}\n" + "".join(sorted(tools)))
+    what, source = "What `make test-lenskit` installs over .venv", "constraints-lenskit.txt"
+    head = HEAD.format(what=what, source=source, here=HERE)
+    OVER.write_text(head + "".join(sorted(beside(everything))))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ ROOMS = {
     "fitted": "runs training evaluation models pairs data tables core errors",
     "api": "propensity fitted runs metrics data pairs tables core errors",
     "sklearn": "api propensity fitted core errors",
+    "lenskit": "api propensity fitted tables core errors",
     "propensity": "audit fitted runs evaluation data tables core errors",
     "cli": "runs training core errors",
     "predict": "fitted tables core errors",

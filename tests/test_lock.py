@@ -56,11 +56,19 @@ def test_whatever_is_required_is_locked(file, extras):
     assert required(*extras) | {"setuptools"} <= set(locked(file))
 
 
+def test_lenskit_lies_over_the_others_with_another_pandas():
+    over, below = locked("requirements-lenskit.lock"), locked("requirements.lock")
+    pins = dict(line.split("==") for line in (ROOT / "constraints-lenskit.txt").read_text().split())
+    assert pins.items() <= over.items()
+    assert over.keys() & below.keys() == {"pandas"}
+    assert required("lenskit") <= over.keys() | below.keys()
+
+
 def test_training_needs_no_tools_of_developers():
     tools = {"pytest", "ruff", "mypy", "mkdocs", "wandb"}
     assert not tools & set(locked("requirements-train.lock"))
 
 
-@pytest.mark.parametrize("file", ["requirements.lock", "requirements-train.lock", "Makefile"])
+@pytest.mark.parametrize("file", [*(path.name for path in ROOT.glob("*.lock")), "Makefile"])
 def test_no_index_is_named(file):
     assert "://" not in (ROOT / file).read_text()
