@@ -32,6 +32,7 @@ from upo.propensity import Propensity
 from upo.tables.ids import Places
 
 USER, ITEM, RATING, PROPENSITY = "user_id", "item_id", "rating", "propensity"  # as LensKit has them
+PLAIN = TrainingOptions()
 Array = np.ndarray[Any, Any]
 
 
@@ -96,9 +97,6 @@ class PropensityConfig(CommonConfig):
     folds: int = 5
 
 
-_PLAIN = TrainingOptions()
-
-
 class _Learned(Component[ItemList], Trainable):  # type: ignore[misc]
     """A component with a model of users and items.
 
@@ -123,7 +121,7 @@ class _Learned(Component[ItemList], Trainable):  # type: ignore[misc]
         """Whether ``train`` was called."""
         return hasattr(self, "model")
 
-    def train(self, data: Dataset, options: TrainingOptions = _PLAIN) -> None:
+    def train(self, data: Dataset, options: TrainingOptions = PLAIN) -> None:
         """Learn from the Dataset's default interactions.
 
         Args:
@@ -153,13 +151,13 @@ class _Learned(Component[ItemList], Trainable):  # type: ignore[misc]
                 "or its own, first."
             )
         user = RecQuery.create(query).user_id
-        asked = [] if user is None else [user], items.ids(format="arrow")
-        found = [p.find(pa.chunked_array([x])) for p, x in zip(self._places, asked, strict=True)]
-        known_items = found[1]
-        users = (found[0] if len(found[0]) else torch.tensor([-1])).expand(len(known_items))
-        values = torch.full((len(items),), torch.nan, dtype=torch.float64)
-        rows = slice(None) if self.config.unseen == "mean" else (users >= 0) & (known_items >= 0)
-        values[rows] = self.model.answers.values(what, users[rows], known_items[rows]).mean(0)
+        ids = [] if user is None else [user], items.ids(format="arrow")
+        both = zip(self._places, ids, strict=True)
+        users, places = (known.find(pa.chunked_array([asked])) for known, asked in both)
+        users = (users if len(users) else torch.tensor([-1])).expand(len(places))
+        values = torch.full((len(places),), torch.nan, dtype=torch.float64)
+        rows = slice(None) if self.config.unseen == "mean" else (users >= 0) & (places >= 0)
+        values[rows] = self.model.answers.values(what, users[rows], places[rows]).mean(0)
         return values.numpy()
 
 
