@@ -110,16 +110,23 @@ class Permutation:
         if self.left * self.right == self.size:
             return y
         # Outside the domain (fewer than sqrt(size) points): apply again until inside.
-        if y.device.type == "cpu":
-            while bool((y >= self.size).any()):
-                y = self._again(y, key, inverse)
-        else:  # where asking would wait for the device
+        if y.device.type != "cpu":  # where asking which are outside would wait for the device
             for _ in range(self._most_walks):
-                y = self._again(y, key, inverse)
+                y = torch.where(y >= self.size, self._feistel(y, key, inverse), y)
+            return y
+        outside = y >= self.size
+        if bool(outside.any()):
+            keys = key.expand_as(y)[outside]
+            y.masked_scatter_(outside, self._led_inside(y[outside], keys, inverse))
         return y
 
-    def _again(self, y: Tensor, key: Tensor, inverse: bool) -> Tensor:
-        return torch.where(y >= self.size, self._feistel(y, key, inverse), y)
+    def _led_inside(self, x: Tensor, key: Tensor, inverse: bool) -> Tensor:  # [N], [N] -> [N]
+        """Apply it to points outside until each is inside."""
+        x = self._feistel(x, key, inverse)
+        outside = x >= self.size
+        if bool(outside.any()):
+            x[outside] = self._led_inside(x[outside], key[outside], inverse)
+        return x
 
     @property
     def _most_walks(self) -> int:

@@ -9,7 +9,7 @@ from upo.errors import InputError
 from upo.evaluation.held_cells import HeldCells
 from upo.functional.propensity import bin_residuals
 from upo.learners.propensity import adversary_weight
-from upo.pairs import sampled_pairs
+from upo.pairs import Pairs, sampled_pairs
 from upo.training.stage import StageModule
 
 PROBE_PAIRS = 65536
@@ -43,9 +43,10 @@ class PropensityModule(StageModule):
                 f"{self.estimator.space.n_pairs} pairs only; set it to false."
             )
         self._held: HeldCells | None = None
+        self._probe: Pairs | None = None
 
     def changed(self) -> None:
-        self._held = self.residuals = None
+        self._held = self._probe = self.residuals = None
 
     def judge(self) -> None:
         """Measure on the held-out cells, where there are any; says which epoch to keep."""
@@ -66,16 +67,18 @@ class PropensityModule(StageModule):
             self._show(name, self.epoch_logs[name])
         if "adversary" not in self.estimator.networks:
             return
+        if self._probe is None:
+            self._probe = sampled_pairs(self.estimator.space, "probe", PROBE_PAIRS)
+        pairs, bins = self._probe, self.estimator.bins
         with torch.no_grad():
-            pairs = sampled_pairs(self.estimator.space, "probe", PROBE_PAIRS)
             p_hat = self.estimator.propensity(pairs)
             sizes = torch.full((1,), float(pairs.total), device=p_hat.device)
             weight = adversary_weight(self.estimator, pairs)
-            bins = self.estimator.bins
             index = bins.index(p_hat)
             sums = bin_residuals(p_hat, pairs.o, weight, index, bins.num_bins)
             self.residuals = sums / sizes
             self._show(*self._worst())
+        pairs.memo.clear()  # its features are large
 
     def logged(self) -> dict[str, Tensor]:
         """With the worst bin of the last validation."""
