@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmarks import bench, processes, rows
+from benchmarks import bench, defaults, processes, rows
 from benchmarks.bare import BareLoop
+from benchmarks.bare_defaults import DefaultLoop, Size
 from benchmarks.settings import PLAYERS, SETTINGS, generated_log, make_module
 from benchmarks.step import main
 
@@ -65,6 +66,54 @@ def test_the_bare_loop_is_the_same_mathematics(s):
         # moved single elements by up to 2e-4 while the networks move by 0.1
         torch.testing.assert_close(p, q, rtol=0, atol=5e-4)
         assert (q - first).abs().max() > 1e-3
+
+
+OURS = {  # of what the bare loop calls otherwise
+    "user_term.weight": "terms.user.weight",
+    "item_term.weight": "terms.item.weight",
+    "user_bias.weight": "bias.user.weight",
+    "item_bias.weight": "bias.item.weight",
+    "globe": "bias.globe",
+    "head.weight": "head",
+    "head.bias": "intercept",
+} | {f"{2 * n}.{what}": f"layers.{n}.{what}" for n in (0, 1) for what in ("weight", "bias")}
+
+
+def test_the_bare_loop_of_the_defaults_is_the_same_mathematics():
+    """From the same start on the same batches, both reach the same networks, by dense steps."""
+    s = Size("small", 40, 30, 300, 32, dim=8)
+    log = defaults.generated_log(s)
+    s = replace(s, n_observed=len(log[0]))
+    module, bare = defaults.make_module(s, *log, 1, "step", dense=True), DefaultLoop(s, *log)
+    bare.edges = module.estimator.bins.edges[0]
+    pairs = [
+        (dict(module.estimator.networks[player].named_parameters())[OURS.get(name, name)], q)
+        for player, net in bare.nets.items()
+        for name, q in net.named_parameters()
+    ]
+    shaped = [(p[0].T if p.dim() == 3 else p, q) for p, q in pairs]
+    with torch.no_grad():
+        for p, q in shaped:
+            q.copy_(p.reshape(q.shape))
+    start = [q.detach().clone() for _, q in shaped]
+    for batch in module.sampler.chunk(0, 20):
+        o, d = batch.rows, batch.pairs
+        bare.step(*(x[0] for x in (o.users, o.items, o.labels, d.users, d.items)))
+        for learner in module.learners.values():
+            learner.update(batch)
+    for (p, q), first in zip(shaped, start, strict=True):
+        torch.testing.assert_close(p.reshape(q.shape), q, rtol=0, atol=5e-4)  # as above
+        assert q.dim() < 2 or (q - first).abs().max() > 1e-3  # an intercept may stay near its start
+
+
+def test_steps_of_the_default_settings_are_timed(capsys):
+    defaults.main(["--quick"])
+    command, _, *lines = capsys.readouterr().out.splitlines()
+    assert "defaults.py --quick (threads: " in command
+    assert [line.split()[:3] for line in lines[:2]] == [
+        ["coat", "bare", "1"],
+        ["coat", "step", "1"],
+    ]
 
 
 @pytest.mark.slow
