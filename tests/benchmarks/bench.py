@@ -1,5 +1,8 @@
 """Everything ``make bench`` prints: steps, processes, memory, whole runs, and growth with |D|.
 
+The first steps are those of the development settings, whose optimiser moves every row of a table,
+the next those of the default settings, whose optimiser moves the rows that a batch looked up.
+
 Each part is a process of its own, since a peak of memory is never forgotten.
 """
 
@@ -14,6 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SIZES = ("coat", "yahoo", "kuairec")
+LARGE = ("1M", "1M-4096", "10M")
 # Coat's users, items and density, with the networks, bins and batches of the development settings
 RUN = (
     "dataset=synthetic",
@@ -79,6 +83,13 @@ def main(arguments: list[str] | None = None) -> None:
             given = ["--only", size, "--replicas", str(replicas), "--turns", str(turns)]
             python(str(HERE / "step.py"), *given, *([] if first else ["--bare-head"]))
             first = False
+    say("\nThe same with the default settings: steps on looked-up rows")
+    for size in SIZES:
+        for replicas in ("1", "10", "64"):
+            python(str(HERE / "defaults.py"), "--only", size, "--replicas", replicas)
+    for size in LARGE:
+        for loop in ("replay", "compiled"):  # there is room for one stack
+            python(str(HERE / "defaults.py"), "--only", size, "--loops", loop)
     say("\nThe same global batch on one and on two processes, one thread each")
     for size in SIZES:
         python(str(HERE / "processes.py"), "--only", size)

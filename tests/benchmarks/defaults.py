@@ -131,7 +131,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     for s in SIZES:
         for replicas in o.replicas if o.only is None or s.name in o.only else []:
-            need = s.gib * replicas * len(o.loops) + (s.gib if s.n_users < LARGE else 0.0)
+            stacks = replicas * len(o.loops) + (s.n_users + s.n_items <= LARGE)
+            need = s.gib * stacks
             if need > room():
                 say(f"{s.name:8} R = {replicas} skipped: it needs {need:.0f} GiB")
                 continue
