@@ -5,7 +5,10 @@ Run as a script it prints the table of ``docs/counterfactual.md``.
 
 import argparse
 import sys
+import time
+import warnings
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,7 +19,6 @@ from upo.data.world import SyntheticWorld
 
 SIZE = 150
 WORLDS = [(seed, spoiled) for seed in (0, 1, 2) for spoiled in (1.0, 4.0)]
-USERS, ITEMS = np.divmod(np.arange(SIZE * SIZE), SIZE)
 FOLDS, PRIOR = 5, 1.0
 
 
@@ -37,24 +39,24 @@ def expit(x):
     return 1 / (1 + np.exp(-x))
 
 
-def whole(seed, spoiled, right):
+def whole(seed, spoiled, right, size=SIZE):
     """All pairs with score, imputed value, rating, and the propensity that only the draw knows.
 
     Where the model of propensities is ``right``, their logit is a term of the user and one of the
     item, both of which go along with what pleases; otherwise the rating itself decides, too.
     """
-    world = SyntheticWorld(SIZE, SIZE, density=0.2, seed=seed)
-    users, items = torch.from_numpy(USERS), torch.from_numpy(ITEMS)
+    world = SyntheticWorld(size, size, density=0.2, seed=seed)
+    users, items = torch.arange(size).repeat_interleave(size), torch.arange(size).repeat(size)
     liked = world.preference(users, items).numpy()
     draw = np.random.default_rng(seed)
     logit = np.log(liked / (1 - liked))
-    frame = pd.DataFrame({"user": USERS, "item": ITEMS})
+    frame = pd.DataFrame({"user": users.numpy(), "item": items.numpy()})
     frame["score"] = expit(0.6 * logit + draw.normal(0, spoiled, len(logit)))
     frame["imputed"] = (0.8 * liked + 0.1 + draw.normal(0, 0.05, len(logit))).clip(0.01, 0.99)
     frame["rating"] = world.rating(users, items).numpy()
     if right:
-        table = logit.reshape(SIZE, SIZE)
-        terms = [0.42 * (standard(table.mean(axis)) + draw.normal(size=SIZE)) for axis in (1, 0)]
+        table = logit.reshape(size, size)
+        terms = [0.42 * (standard(table.mean(axis)) + draw.normal(size=size)) for axis in (1, 0)]
         frame["p"] = expit(shift((terms[0][:, None] + terms[1]).ravel(), 0.15))
     else:
         frame["p"] = world.propensity(users, items).numpy()
@@ -63,7 +65,7 @@ def whole(seed, spoiled, right):
 
 def additive(observed, cells):
     """Maximum likelihood of the additive logit on some cells, with a prior of variance 1."""
-    n = SIZE
+    n = len(observed)
     beta = np.zeros(1 + 2 * n)
     beta[0] = np.log(observed[cells].mean() / (1 - observed[cells].mean()))
     prior = np.r_[0.0, np.full(2 * n, PRIOR)]
@@ -85,6 +87,7 @@ class Additive:
     """The exact additive propensity, for ``upo.evaluate``: it costs milliseconds."""
 
     seed: int
+    size: int = SIZE
     user: str = "user"
     item: str = "item"
     table: np.ndarray | None = None
@@ -93,14 +96,13 @@ class Additive:
     def fitted(self):
         return self.table is not None
 
-    @staticmethod
-    def grid(log):
-        observed = np.zeros((SIZE, SIZE))
+    def grid(self, log):
+        observed = np.zeros((self.size, self.size))
         observed[np.asarray(log["user"]), np.asarray(log["item"])] = 1.0
         return observed
 
     def fit(self, log):
-        self.table = additive(self.grid(log), np.ones((SIZE, SIZE), dtype=bool))
+        self.table = additive(self.grid(log), np.ones((self.size, self.size), dtype=bool))
         return self
 
     def propensity(self, pairs):
@@ -140,15 +142,19 @@ def answers(frame, seed, way, learner):
     return found.assign(truth=found.metric.map(rest))
 
 
-def coverage(world, logs, way, learner=Additive, first=0):
-    """Each log's answers, and whether the intervals hold the truth."""
-    frame = whole(*world)
-    found = pd.concat([answers(frame, first + n, way, learner) for n in range(logs)])
+def judged(found):
+    """Whether the intervals hold the truth, the errors, and the standard errors they claim."""
     return found.assign(
         held=(found.low <= found.truth) & (found.truth <= found.high),
         error=found.estimate - found.truth,
         half=(found.high - found.low) / 2 / 1.96,
     )
+
+
+def coverage(world, logs, way, learner=Additive, first=0):
+    """Each log's answers, and whether the intervals hold the truth."""
+    frame = whole(*world)
+    return judged(pd.concat([answers(frame, first + n, way, learner) for n in range(logs)]))
 
 
 def summary(found):
@@ -162,9 +168,27 @@ def summary(found):
     )
 
 
+def drawn(frames, given):
+    """The answers of each world, log after log, until there are enough or the time is up."""
+    learner = real if given.real else partial(Additive, size=given.size)
+    found = {number: [] for number in frames}
+    start = time.process_time()
+    for n in range(given.logs):
+        for number, frame in frames.items():
+            found[number].append(answers(frame, n, given.way, learner).assign(log=n))
+        done = pd.concat({number: pd.concat(f) for number, f in found.items()}, names=["world"])
+        if given.out:
+            done.to_csv(given.out)
+        if time.process_time() - start > 60 * given.minutes:
+            break
+    return judged(done)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--logs", type=int, default=1000)
+    parser.add_argument("--logs", type=int, default=1000, help="of each world")
+    parser.add_argument("--minutes", type=float, default=np.inf, help="of CPU; then there are less")
+    parser.add_argument("--size", type=int, default=SIZE, help="users, and items")
     parser.add_argument(
         "--way", default="whole", help="known, whole, 'split, whole', 'split, train'"
     )
@@ -173,15 +197,19 @@ def main():
         "--real", action="store_true", help="upo.Propensity('additive') learns them"
     )
     parser.add_argument("--worlds", type=int, nargs="*", default=range(len(WORLDS)))
+    parser.add_argument("--out", help="a CSV file of all answers")
     given = parser.parse_args()
-    learner = real if given.real else Additive
-    found = {}
-    for number in given.worlds:
-        world = (*WORLDS[number], not given.wrong)
-        found[number] = summary(coverage(world, given.logs, given.way, learner))
-    table = pd.concat(found, names=["world"]).groupby(["metric", "estimator"], sort=False)
+    warnings.simplefilter("ignore", upo.UselessWeightsWarning)
+    frames = {n: whole(*WORLDS[n], not given.wrong, given.size) for n in given.worlds}
+    found = drawn(frames, given)
+    each = found.groupby("world").apply(summary)
+    table = each.groupby(["metric", "estimator"], sort=False)
+    logs = len(found) // table.ngroups
+    mean = table.mean()
+    mean.insert(1, "error", (mean.covered * (1 - mean.covered) / logs) ** 0.5)
     sys.stdout.write(
-        pd.concat({"mean": table.mean(), "lowest": table.min(), "highest": table.max()}, axis=1)
+        f"{logs} logs\n"
+        + pd.concat({"mean": mean, "lowest": table.min(), "highest": table.max()}, axis=1)
         .sort_index(axis=1, level=1, sort_remaining=False)
         .to_string(float_format="{:.3f}".format)
         + "\n"

@@ -17,7 +17,7 @@ from upo import InputError, metrics
 from upo.counterfactual import evaluate
 from upo.counterfactual.__main__ import main
 from upo.counterfactual.estimates import ESTIMATORS, Observed
-from upo.counterfactual.learned import balanced
+from upo.counterfactual.learned import Balance
 from upo.counterfactual.metrics import METRICS, top_k_weights
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -193,7 +193,8 @@ class Model:
 
 def test_a_fitted_model_is_asked_for_propensities():
     found = run(propensity=Model())
-    known = run(propensity=balanced(LOG.propensity.to_numpy(), len(ALL)))
+    sides = [(x.user.str[1:].to_numpy(int), x.item.to_numpy()) for x in (LOG, ALL)]
+    known = run(propensity=Balance(LOG.propensity.to_numpy(), *sides).q)
     np.testing.assert_allclose(found.estimate, known.estimate, rtol=1e-12)
     loss = known.metric.isin(["log_loss", "mse"])  # the intervals of learned ones are others
     assert not np.allclose(

@@ -10,69 +10,94 @@ from learned_worlds import Additive, answers, coverage, summary, whole
 import upo
 from upo import InputError
 from upo.counterfactual import evaluate
-from upo.counterfactual.learned import Learned, LearnedError, balanced
+from upo.counterfactual.learned import PRIOR, Balance
 
 DRAW = np.random.default_rng(0)
 
 
-def test_balanced_weights_add_up_to_d():
-    q = DRAW.uniform(0.05, 1, 50)
-    found = balanced(q, 400)
-    assert (1 / found).sum() == pytest.approx(400)
-    assert ((found > 0) & (found <= 1)).all()
-    logits = np.log(found / (1 - found)) - np.log(q / (1 - q))
-    np.testing.assert_allclose(logits, logits[0], rtol=1e-9)  # one shift
-    np.testing.assert_array_equal(balanced(np.ones(5), 5), np.ones(5))
+WHOLE = tuple(np.divmod(np.arange(8 * 6), 6))
+ROWS = np.sort(DRAW.permutation(8 * 6)[:20])
+SIDES = (WHOLE[0][ROWS], WHOLE[1][ROWS])
+Q = DRAW.uniform(0.1, 0.9, 20)
 
 
-def dense(learned, users, items, q, deviation):
+def sums(side, w):
+    return np.bincount(SIDES[side], w, 8 - 2 * side)
+
+
+def test_weights_add_up_to_d():
+    found = Balance(Q, SIDES, WHOLE).q
+    assert (1 / found).sum() == pytest.approx(48)
+    assert ((found > 0) & (found < 1)).all()
+    # one shift, a term of each user and one of each item
+    logits = np.log(found / (1 - found)) - np.log(Q / (1 - Q))
+    x = np.hstack([np.eye(8)[SIDES[0]], np.eye(6)[SIDES[1]]])
+    terms = np.linalg.lstsq(x, logits, rcond=None)[0]
+    np.testing.assert_allclose(x @ terms, logits, atol=1e-9)
+
+
+def test_weights_agree_with_each_user_and_item_but_for_the_prior():
+    balance = Balance(Q, SIDES, WHOLE)
+    w = 1 / balance.q
+    odds = (1 / Q - 1) * 28 / (1 / Q - 1).sum()
+    prior = PRIOR * ((1 + odds) * odds).sum() / odds.sum()
+    shift = np.log((w - 1) / odds)
+    for side, count in enumerate((6, 8)):
+        gap = count - sums(side, w)
+        seen = sums(side, 1.0 + 0 * w) > 0
+        # the gap is the prior's pull on the term, which is the shift less the other side's terms
+        x = np.hstack([np.eye(8)[SIDES[0]], np.eye(6)[SIDES[1]]])
+        pull = x @ np.concatenate([6 - sums(0, w), 8 - sums(1, w)]) / prior
+        np.testing.assert_allclose(shift - pull, (shift - pull)[0], atol=1e-6)
+        assert (np.abs(gap[seen]) < np.abs(count - sums(side, 1 / Q)[seen]).max()).all()
+
+
+def test_an_error_of_the_terms_of_users_and_items_is_taken_out(monkeypatch):
+    monkeypatch.setattr("upo.counterfactual.learned.PRIOR", 1e-9)
+    full = np.arange(8 * 6)
+    rows = full[(full % 7 > 0) & (full % 5 > 0)]  # every user and item has several
+    sides = (WHOLE[0][rows], WHOLE[1][rows])
+    q = DRAW.uniform(0.2, 0.8, len(rows))
+    wrong = np.log(1 / q - 1) + DRAW.normal(size=8)[sides[0]] + DRAW.normal(size=6)[sides[1]]
+    right, found = (Balance(p, sides, WHOLE) for p in (q, 1 / (1 + np.exp(wrong))))
+    np.testing.assert_allclose(found.q, right.q, rtol=1e-4)
+    np.testing.assert_allclose(np.bincount(sides[0], 1 / found.q), 6, rtol=1e-6)
+    d = DRAW.uniform(0.1, 0.9, len(rows))
+    assert found.ratio(d) == pytest.approx(right.ratio(d), rel=1e-3)
+
+
+def dense(q, prior, deviation):
     """The ratio by matrices that are written out, leverages as they are approximated."""
-    n, m = 1 + max(users.max(), learned.users.max()), 1 + max(items.max(), learned.items.max())
-
-    def design(u, i):
-        return np.hstack([np.eye(n)[u], np.eye(m)[i]])
-
-    x, source, rest = design(users, items), design(learned.users, learned.items), 1 - q
-    information = source.T @ np.diag(1 - learned.p) @ source + np.eye(n + m)
-    lever = x @ (1 / np.diag(information)) - 1 / ((1 - learned.p).sum() + 1)
-    w = 1 / q
-    term = (deviation - (deviation * (w - 1)).sum() / (w - 1).sum()) * w
-    known = (rest * (deviation * w) ** 2).sum()
-    if not learned.included:
-        g = x.T @ term
-        t = np.linalg.solve(information, g)
-        error = ((1 - learned.p) * (source @ t) ** 2).sum() - (term**2 * lever).sum()
-        return ((rest * term**2).sum() + max(error, 0)) / known
-    gamma = np.linalg.solve(information, x.T @ (rest * term))
-    found = (rest * (term - x @ gamma) ** 2 / (1 - rest * lever)).sum()
-    h = learned.share
-    trained = (1 - h) * learned.p
-    held = h * learned.p / (1 - trained)
-    found += ((1 - held) ** 2 * (1 - trained) * (1 - h) * (source @ gamma) ** 2).sum()
-    return found / known
+    x, odds = np.hstack([np.eye(8)[SIDES[0]], np.eye(6)[SIDES[1]]]), 1 / q - 1
+    d = deviation - (odds * deviation).sum() / odds.sum()
+    information = x.T @ np.diag(odds) @ x + prior * np.eye(14)
+    rest = d - x @ np.linalg.solve(information, x.T @ (odds * d))
+    lever = odds * (x @ (1 / np.diag(information)) - 1 / (odds.sum() + prior))
+    found = (odds / q * rest**2 / np.maximum(1 - lever, 0.2) ** 2).sum()
+    return found / (odds / q * deviation**2).sum()
 
 
-@pytest.mark.parametrize(("included", "share"), [(True, 1.0), (True, 0.3), (False, 0.3)])
-def test_the_ratio_is_that_of_matrices_written_out(included, share):
-    users, items = DRAW.integers(0, 8, 60), DRAW.integers(0, 6, 60)
-    q, p, d = DRAW.uniform(0.1, 0.9, (3, 60))
-    learned = Learned(users[::-1], items[::-1], p, included, share)
-    found = LearnedError(learned, users, items, q).ratio(d)
-    assert found == pytest.approx(dense(learned, users, items, q, d), rel=1e-4)
+def test_the_ratio_is_that_of_matrices_written_out():
+    d = DRAW.uniform(0.1, 0.9, 20)
+    odds = (1 / Q - 1) * 28 / (1 / Q - 1).sum()
+    prior = PRIOR * ((1 + odds) * odds).sum() / odds.sum()
+    balance = Balance(Q, SIDES, WHOLE)
+    assert balance.ratio(d) == pytest.approx(dense(balance.q, prior, d), rel=1e-4)
 
 
 def test_where_nothing_is_left_to_chance_the_ratio_is_one():
-    learned = Learned(np.arange(4), np.arange(4), np.full(4, 0.5), included=True)
-    error = LearnedError(learned, np.arange(4), np.arange(4), np.ones(4))
-    assert error.ratio(np.ones(4)) == 1.0
+    balance = Balance(np.full(4, 0.5), (np.arange(4), np.arange(4)), (np.arange(4), np.arange(4)))
+    np.testing.assert_array_equal(balance.q, 0.5)  # all of D was observed: nothing is missing
+    whole = Balance(np.ones(4), (np.arange(4), np.arange(4)), (np.arange(4), np.arange(4)))
+    assert whole.ratio(np.ones(4)) == 1.0
 
 
-def test_learned_from_the_log_itself_the_interval_is_narrower_than_with_known_ones():
+def test_the_interval_of_a_loss_is_narrower_than_with_known_ones():
     frame = whole(0, 1.0, True)
     known = answers(frame, 0, "known", Additive)
     found = answers(frame, 0, "whole", Additive)
     loss = known.metric.isin(["log_loss", "mse"]) & (known.estimator == "ips")
-    assert ((found.high - found.low)[loss] < 0.9 * (known.high - known.low)[loss]).all()
+    assert ((found.high - found.low)[loss] < (known.high - known.low)[loss]).all()
 
 
 @pytest.mark.slow
@@ -80,7 +105,9 @@ def test_learned_from_the_log_itself_the_interval_is_narrower_than_with_known_on
 def test_intervals_cover_as_often_as_they_say_where_the_model_is_right(way):
     found = summary(coverage((0, 1.0, True), 200, way))
     # a share of 200 logs has a standard error of 1.5 % at 95 %, less above it
-    assert found.covered.between(0.90, 0.995).all(), found
+    assert (found.covered >= 0.90).all(), found
+    # intervals of shares are rather too wide where misses are rare; those of losses are not
+    assert (found.covered.loc[["log_loss", "mse"]] <= 0.995).all(), found
 
 
 LOG = pd.DataFrame(
@@ -129,7 +156,9 @@ def test_evaluate_cross_fits_and_asks_fitted_ones():
     scores["score"] = DRAW.random(len(scores))
     settings = {"estimator": ["ips", "snips"], "metrics": ["mse", "precision"]}
     found = evaluate(log, scores, spec(), **settings)
-    p = balanced(spec().cross_fit(log).to_numpy(), len(scores))
+    p = spec().cross_fit(log).to_numpy()
+    sides = (log.user.to_numpy(), log.item.to_numpy())
+    p = Balance(p, sides, (scores.user.to_numpy(), scores.item.to_numpy())).q
     known = evaluate(log, scores, p, **settings)
     np.testing.assert_allclose(found.estimate, known.estimate, rtol=1e-6)
     assert not np.allclose(found.high - found.low, known.high - known.low, rtol=1e-3)

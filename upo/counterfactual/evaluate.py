@@ -19,7 +19,7 @@ from upo.counterfactual.estimates import (
     Values,
     snips,
 )
-from upo.counterfactual.learned import LearnedError
+from upo.counterfactual.learned import Balance
 from upo.counterfactual.metrics import METRICS, Metric, imputed_loss, top_k_weights
 from upo.counterfactual.tables import Candidates, Log, read_tables
 from upo.errors import InputError
@@ -140,8 +140,8 @@ def _observed(
     mass = float(weights.sum())
     used = weights[place] > 0
     learned = None
-    if rows.error is not None:
-        learned = partial(_ratio, rows.error, used, weights[place][used])
+    if rows.balance is not None:
+        learned = partial(_ratio, rows.balance, used, weights[place][used])
     return Observed(
         weight=weights[place][used],
         value=values[used],
@@ -154,11 +154,11 @@ def _observed(
     ), mass / total
 
 
-def _ratio(error: LearnedError, used: Any, weight: Values, deviation: Values) -> float:
-    """What the error of the propensities does, by the deviations of the rows that count."""
+def _ratio(balance: Balance, used: Any, weight: Values, deviation: Values) -> float:
+    """What learning the propensities does, by the deviations of the rows that count."""
     whole = np.zeros(len(used))
     whole[used] = weight * deviation
-    return error.ratio(whole)
+    return balance.ratio(whole)
 
 
 def _check_names(argument: str, given: list[str], known: list[str]) -> None:

@@ -1,37 +1,40 @@
-r"""What it does to an interval that its propensities were learned.
+r"""Learned propensities: weights that balance users and items, and what that does to an interval.
 
-Intervals for known propensities take the sum over the log of :math:`w d`, with deviations d, as a
-sum of independent terms. Learned ones add an error, of which the first order is that of an additive
-logit :math:`\operatorname{logit} p = x^\top\beta` with a term for each user and each item, fitted
-by maximum likelihood: every propensity of this package has these terms, and they hold most of what
-is uncertain. With the information :math:`G = \sum_D p(1-p) x x^\top`, estimated by
-:math:`\sum (1-p) x x^\top` over the rows that were learned from (plus a prior of variance 1 for
-each term), and with :math:`g = \sum_O s\,t\,x`, where t is the row's term of the estimate and
-:math:`s = -\partial \log w / \partial \operatorname{logit} p`, the error of the estimate is
-:math:`-g^\top G^{-1} \sum_D (o - p) x`.
+A learned propensity is wrong in two ways. It is noisy, and the inverse of a noisy p is too large on
+average; and whatever learns many terms shrinks them, so that part of what it should take away stays
+in the estimate, more than a standard error of it in logs of some thousand rows. Both are errors of
+the terms of users and items, which D tells: its inverse weights have to add up to the number of
+pairs of each user and of each item. So weights :math:`1/q` become
 
-- Learned from the indicators that are evaluated: the two errors are of the same draws, and the
-  variance is that of the rest, :math:`\sum_O (1-q) (t - x^\top\gamma)^2` with
-  :math:`\gamma = G^{-1} g`: *less* than with known propensities, as learned ones balance the log.
-  Each square is divided by one minus the row's leverage (HC2), since :math:`\gamma` follows the
-  rows. Where part of the log was trained on, its share of the error of :math:`\beta`,
-  :math:`\sum_D p_t (1-p_t) (1-q)^2 (x^\top\gamma)^2`, is a draw of its own and is added.
-- Learned from the training rows alone: the errors are independent and
-  :math:`g^\top G^{-1} g` is added, less what the noise of g adds to it.
+.. math:: w_{ui} = 1 + (1/q_{ui} - 1)\, e^{\kappa + a_u + b_i}, \qquad
+    \sum_{O_u} w = |D_u|,\ \sum_{O_i} w = |D_i|,\ \sum_O w = |D|,
 
-Learned propensities are noisy, and 1 / p of a noisy p is too large on average. So inverse weights
-are first made to add up to D: :math:`w = 1 + \kappa (1/q - 1)` with the :math:`\kappa` at which
-:math:`\sum_O w = |D|`, a shift of all logits; :math:`t = (v d - \mu) w` with
-:math:`\mu = \sum_O v d (w - 1) / \sum_O (w - 1)` is a row's term with :math:`\kappa` estimated.
+which is a shift of logits, as far as a prior of a and b allows (below); the last holds exactly.
 
-Sources: Lunceford, Davidian, "Stratification and weighting via the propensity score", Statistics
-in Medicine 2004 (weights by a fitted logit: the projection and its variance); MacKinnon, White,
-Journal of Econometrics 1985 (HC2). The two ways of splitting a log are our own.
+**Intervals.** Of these weights, :math:`\sum_O w d` with deviations d is :math:`\sum_O w (d -
+x^\top\gamma)` and a constant, to the first order, with the indicators x of user, item and 1 and
+
+.. math:: \gamma = \arg\min \sum_O (w - 1)(d - x^\top\gamma)^2.
+
+By these normal equations an error of q in the terms of user and item does not change it: whatever
+the propensities were learned from and however they were shrunk, all that is left is the draw of the
+evaluated rows, with variance :math:`\sum_O w (w - 1)(d - x^\top\gamma)^2`. Each residual is divided
+by one minus the row's leverage, since :math:`\gamma` follows the rows (HC3). Where users
+and items explain d it is *less* than with known propensities, which do not balance the log as it
+was drawn.
+
+**Prior.** Of variance 1/4 for each a and b: in a user's equation, whose terms :math:`w - 1` have
+the noise of weights, it has the precision :math:`\rho = 4 \sum_O w (w-1) / \sum_O (w-1)`. A wider
+one takes more of the error out and leaves more noise of weights: of variance 1, some seven held-out
+rows a user were too few for it.
+
+Sources: Deville, Särndal, "Calibration estimators in survey sampling", JASA 1992 (weights of given
+margins, their residual variance); Imai, Ratkovic, "Covariate balancing propensity score", JRSS B
+2014; MacKinnon, White, Journal of Econometrics 1985 (HC3). The prior is our own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,108 +44,97 @@ from scipy.sparse.linalg import cg
 from upo.counterfactual.estimates import Values
 
 Index = np.ndarray[Any, np.dtype[np.int64]]
-PRIOR = 1.0  # precision of each user's and each item's term
-LEAST = 0.1  # of one minus a leverage
+PRIOR = 4.0  # precision of a term: learned propensities are off by half a logit
+LEAST = 0.2  # of one minus a leverage
+ROUNDS = 200
+CLOSE = 1e-8  # largest move of a term at which the rounds end
 
 
-@dataclass(frozen=True, eq=False)
-class Learned:
-    """The rows that propensities were learned from.
+class Balance:
+    """Weights of the evaluated rows that agree with D, user by user and item by item.
+
+    Args:
+        q: ``[n]`` learned propensities of the rows, in (0, 1].
+        sides: ``[n]`` users and ``[n]`` items of the rows, by number.
+        whole: ``[N]`` users and items of all pairs of D, by the same numbers; the rows are among
+            them.
 
     Attributes:
-        users: ``[M]`` users by number.
-        items: ``[M]`` items by number.
-        p: ``[M]`` learned probability of each to be such a row.
-        included: Whether the rows that are evaluated are among them.
-        share: Share of the log that is evaluated, 1 for all of it.
+        q: ``[n]`` propensities in (0, 1] whose inverses are the weights.
     """
 
-    users: Index
-    items: Index
-    p: Values
-    included: bool
-    share: float = 1.0
+    def __init__(self, q: Values, sides: tuple[Index, Index], whole: tuple[Index, Index]) -> None:
+        self._sides = sides
+        self._sizes = [1 + int(x.max()) for x in whole]
+        self._odds = 1 / q - 1
+        self._prior = PRIOR
+        self.q = q
+        rest = len(whole[0]) - len(q)  # what the odds add up to
+        if rest <= 0 or not self._odds.sum():
+            return
+        self._odds *= rest / self._odds.sum()
+        self._prior *= float(((1 + self._odds) * self._odds).sum() / self._odds.sum())
+        missing = [
+            (np.bincount(all_, minlength=n) - np.bincount(mine, minlength=n)).astype(np.float64)
+            for all_, mine, n in zip(whole, sides, self._sizes, strict=True)
+        ]
+        self._rake(missing, rest)
+        self.q = 1 / (1 + self._odds)
 
-
-def balanced(q: Values, size: float) -> Values:
-    """Propensities whose inverses add up to D, by one shift of their logits.
-
-    Args:
-        q: ``[n]`` in (0, 1].
-        size: Pairs of D, more than n for there to be anything to shift.
-    """
-    odds = 1 / q - 1
-    if size <= len(q) or not odds.sum():
-        return q
-    return np.asarray(1 / (1 + (size - len(q)) / odds.sum() * odds))
-
-
-class LearnedError:
-    """The error of learned propensities at the rows that are evaluated.
-
-    Args:
-        learned: What they were learned from.
-        users: ``[n]`` users of the evaluated rows, by the same numbers.
-        items: ``[n]`` items.
-        q: ``[n]`` their propensities, as they divide.
-    """
-
-    def __init__(self, learned: Learned, users: Index, items: Index, q: Values) -> None:
-        self.learned, self.q = learned, q
-        sizes = [1 + int(max(a.max(), b.max())) for a, b in self._sides(users, items)]
-        self._seen = _design(users, items, sizes)
-        self._source = _design(learned.users, learned.items, sizes)
-        self._weight = 1 - learned.p
-        self._information = self._source.T @ diags_array(self._weight) @ self._source
-        self._diagonal = self._information.diagonal() + PRIOR
-        # of an additive table, but for terms of higher order in 1 / n
-        self._leverage = self._seen @ (1 / self._diagonal) - 1 / (self._weight.sum() + PRIOR)
-
-    def _sides(self, users: Index, items: Index) -> list[tuple[Index, Index]]:
-        return [(users, self.learned.users), (items, self.learned.items)]
+    def _rake(self, missing: list[Values], rest: int) -> None:
+        """One side after the other, until both agree with D."""
+        terms = [np.zeros(n) for n in self._sizes]
+        for _ in range(ROUNDS):
+            moved = 0.0
+            for side, (mine, n) in enumerate(zip(self._sides, self._sizes, strict=True)):
+                held = np.bincount(mine, self._odds, n).astype(np.float64)
+                total = held * np.exp(-terms[side])
+                found = np.where(total > 0, _term(total, missing[side], self._prior), 0.0)
+                moved = max(moved, float(np.abs(found - terms[side]).max()))
+                self._odds *= np.exp(found - terms[side])[mine]
+                terms[side] = found
+            self._odds *= rest / self._odds.sum()
+            if moved < CLOSE:
+                break
 
     def ratio(self, deviation: Values) -> float:
-        """Variance of an estimate with learned propensities over that with known ones.
+        """Variance of an estimate with these weights over that with known propensities.
 
         Args:
-            deviation: ``[n]`` v d of each evaluated row, 0 where it does not count.
+            deviation: ``[n]`` v d of each row, 0 where it does not count.
         """
-        q = self.q
-        w = 1 / q
-        known = float(((1 - q) * (deviation * w) ** 2).sum())
+        odds, w = self._odds, 1 + self._odds
+        known = float((odds * w * deviation**2).sum())
         if not known:
             return 1.0
-        term = (deviation - (deviation * (w - 1)).sum() / (w - 1).sum()) * w
-        found = self._within(term) if self.learned.included else self._beside(term)
-        return found / known
+        middle = (odds * deviation).sum() / odds.sum()
+        centred = deviation - middle
+        x = self._design()
+        diagonal = x.T @ odds + self._prior
+        system = x.T @ diags_array(odds) @ x + diags_array(np.full(len(diagonal), self._prior))
+        gamma, _ = cg(
+            system, x.T @ (odds * centred), M=diags_array(1 / diagonal), rtol=1e-6, maxiter=500
+        )
+        # of an additive table, but for terms of higher order in 1 / n
+        leverage = odds * (x @ (1 / diagonal) - 1 / (odds.sum() + self._prior))
+        left = (1 - leverage).clip(min=LEAST)
+        return float((odds * w * (centred - x @ gamma) ** 2 / left**2).sum()) / known
 
-    def _within(self, term: Values) -> float:
-        rest = 1 - self.q
-        gamma = self._solve(self._seen.T @ (rest * term))
-        left = (1 - self._leverage * rest).clip(min=LEAST)
-        found = float((rest * (term - self._seen @ gamma) ** 2 / left).sum())
-        kept = 1 - self.learned.share
-        if kept:
-            p = self.learned.p
-            unseen = (1 - p) / (1 - kept * p)  # 1 - q of every row of the log
-            drawn = kept * (1 - kept * p) * unseen**2
-            found += float((drawn * (self._source @ gamma) ** 2).sum())
-        return found
-
-    def _beside(self, term: Values) -> float:
-        gamma = self._solve(self._seen.T @ term)
-        error = float((self._weight * (self._source @ gamma) ** 2).sum())
-        noise = float((term**2 * self._leverage).sum())
-        return float(((1 - self.q) * term**2).sum()) + max(error - noise, 0.0)
-
-    def _solve(self, right: Values) -> Values:
-        system = self._information + diags_array(np.full(len(right), PRIOR))
-        found, _ = cg(system, right, M=diags_array(1 / self._diagonal), rtol=1e-6, maxiter=500)
-        return np.asarray(found)
+    def _design(self) -> Any:
+        """``[n, users + items]`` with a 1 in the user's and in the item's column."""
+        n = len(self._odds)
+        columns = np.stack([self._sides[0], self._sizes[0] + self._sides[1]], axis=1).ravel()
+        shape = (n, sum(self._sizes))
+        return csr_array((np.ones(2 * n), columns, np.arange(0, 2 * n + 1, 2)), shape=shape)
 
 
-def _design(users: Index, items: Index, sizes: list[int]) -> Any:
-    """``[n, users + items]`` with a 1 in the user's and in the item's column."""
-    n = len(users)
-    columns = np.stack([users, sizes[0] + items], axis=1).ravel()
-    return csr_array((np.ones(2 * n), columns, np.arange(0, 2 * n + 1, 2)), shape=(n, sum(sizes)))
+def _term(total: Values, missing: Values, prior: float) -> Values:
+    """Where ``total * exp(a) + prior * a = missing``, by Newton steps from above the root."""
+    a = np.maximum(np.log(np.maximum(missing, prior) / total.clip(min=1e-300)), 0.0)
+    for _ in range(50):
+        grown = total * np.exp(a)
+        step = (grown + prior * a - missing) / (grown + prior)
+        a -= step
+        if np.abs(step).max() < CLOSE / 10:
+            break
+    return np.asarray(a)

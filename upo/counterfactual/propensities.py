@@ -16,19 +16,15 @@ from upo.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Propensities of the evaluated rows, and what they were learned from.
+    """Propensities of the evaluated rows.
 
     Attributes:
         values: ``[n]`` chance of each row to be among the evaluated ones, in (0, 1].
-        source: ``[M]`` probabilities of the rows that they were learned from: the training rows, if
-            there are any, and then the evaluated ones, if these were ``included``; None of
-            propensities that are taken for known.
-        included: Whether the evaluated rows were learned from.
+        learned: Whether they were learned from the log, so not known.
     """
 
     values: Values
-    source: Values | None = None
-    included: bool = True
+    learned: bool = False
 
 
 def propensities(given: Any, table: pa.Table, train: pa.Table, split: HeldOut | None) -> Given:
@@ -80,7 +76,7 @@ def _of_model(given: Any, table: pa.Table, train: pa.Table, split: HeldOut | Non
         )
     p = np.asarray(asked(whole), dtype=np.float64)
     _check(p, "propensity")
-    return Given(split.from_train(p[len(train) :]), p[: len(train)], included=False)
+    return Given(split.from_train(p[len(train) :]), learned=True)
 
 
 def _of_whole(found: Any, before: int, split: HeldOut | None) -> Given:
@@ -88,7 +84,7 @@ def _of_whole(found: Any, before: int, split: HeldOut | None) -> Given:
     p = np.asarray(found, dtype=np.float64)
     _check(p, "propensity")
     mine = p[before:]
-    return Given(mine if split is None else split.from_whole(mine), p)
+    return Given(mine if split is None else split.from_whole(mine), learned=True)
 
 
 def _array(given: Any, size: int) -> Values:

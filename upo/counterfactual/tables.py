@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from upo.counterfactual.checks import numbers, table_of
 from upo.counterfactual.estimates import Values
-from upo.counterfactual.learned import Learned, LearnedError, balanced
+from upo.counterfactual.learned import Balance
 from upo.counterfactual.propensities import propensities
 from upo.counterfactual.split import HeldOut
 from upo.data.interactions import LabelRule
@@ -44,13 +44,13 @@ class Log:
         place: ``[n]`` row of the candidates.
         targets: ``[n]`` labels 0 or 1, or ratings where there is no threshold.
         propensities: ``[n]`` in (0, 1].
-        error: Their error, where they were learned.
+        balance: What made them agree with D, where they were learned.
     """
 
     place: Index
     targets: Values
     propensities: Values
-    error: LearnedError | None = None
+    balance: Balance | None = None
 
 
 def read_tables(
@@ -114,7 +114,8 @@ def read_tables(
     if len(train):
         _check_repeated(train, keys[2], (user, item), "log")
         free = ~np.isin(keys[0], keys[2])
-        given, keys[0], users[0] = given.filter(pa.array(free)), keys[0][free], users[0][free]
+        given, keys[0] = given.filter(pa.array(free)), keys[0][free]
+        users[0], items[0] = users[0][free], items[0][free]
         if not len(given):
             raise InputError(
                 "all pairs of scores are training rows; give the scores of others, such as "
@@ -133,20 +134,11 @@ def read_tables(
         imputed=None if imputed is None else numbers(given, imputed, "scores"),
         complete=not alone,
     )
-    q, error = found.values[inside], None
-    if found.source is not None:
-        if not alone:
-            q = balanced(q, len(given))
-        of = slice(2, 0, -1) if found.included else slice(2, 3)  # train, then the evaluated rows
-        source = Learned(
-            users=np.concatenate(users[of]),
-            items=np.concatenate(items[of]),
-            p=found.source,
-            included=found.included,
-            share=1.0 if split is None else split.share,
-        )
-        error = LearnedError(source, users[1][inside], items[1][inside], q)
-    return Log(place[inside], targets[inside], q, error), candidates
+    q, balance = found.values[inside], None
+    if found.learned and not alone:
+        balance = Balance(q, (users[1][inside], items[1][inside]), (users[0], items[0]))
+        q = balance.q
+    return Log(place[inside], targets[inside], q, balance), candidates
 
 
 def _number(value: Any, name: str) -> float:
