@@ -2,7 +2,7 @@ r"""Learned propensities: weights that balance users and items, and what that do
 
 A learned propensity is wrong in two ways. It is noisy, and the inverse of a noisy p is too large on
 average; and whatever learns many terms shrinks them, so that part of what it should take away stays
-in the estimate, more than a standard error of it in logs of some thousand rows. Both are errors of
+in the estimate, half a standard error or more in logs of some thousand rows. Both are errors of
 the terms of users and items, which D tells: its inverse weights have to add up to the number of
 pairs of each user and of each item. So weights :math:`1/q` become
 
