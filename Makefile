@@ -18,9 +18,8 @@ help:  ## this list
 train: $(RUNS)  ## the main job on the embedded synthetic world
 	$(BIN)/python train.py experiment=main
 
-test: $(STAMP)  ## the test suite
+test: $(STAMP) test-lenskit  ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --durations=25
-	$(MAKE) test-lenskit
 
 test-lenskit: $(LENSKIT)/.installed  ## the tests with LensKit, beside another pandas
 	OMP_NUM_THREADS=1 $(LENSKIT)/bin/python -m pytest tests/with_lenskit
