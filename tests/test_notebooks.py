@@ -41,13 +41,8 @@ def test_a_notebook_runs_on_small_settings(path, tmp_path):
     assert kinds & {"image/png", "text/html"}, "a narrative shows a figure or a table"
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.stem, marks=[] if path.stem == "theory" else pytest.mark.slow)
-        for path in NOTEBOOKS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_in_a_kernel(path, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(path)],

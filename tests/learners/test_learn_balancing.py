@@ -20,6 +20,7 @@ ROWS = ["ips_v2", "dr_v2"]
 PARENTS = {"ips_v2": "ips", "dr_v2": "dr_jl"}
 
 
+@pytest.mark.slow  # tests/runs/test_configs.py compares whole runs of these rows
 @pytest.mark.parametrize("name", ROWS)
 def test_stack_equals_its_parts(name):
     check_stack(name)

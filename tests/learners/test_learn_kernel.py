@@ -1,7 +1,6 @@
 import pytest
 import torch
 from balancing_runs import adam, check_stack, run_steps, state
-from rows import slow_if_known
 from small_estimators import built, roughened
 
 from upo.core.layers import Sizes
@@ -20,7 +19,8 @@ PARENTS = {"kbips": "ips", "kbdr": "dr_jl", "wkb_ips": "ips", "wkb_dr": "dr_jl"}
 FEW = "estimator.networks.anchors.n_anchors=16"
 
 
-@pytest.mark.parametrize("name", slow_if_known(ROWS))
+@pytest.mark.slow  # tests/runs/test_configs.py compares whole runs of these rows
+@pytest.mark.parametrize("name", ROWS)
 def test_stack_equals_its_parts(name):
     check_stack(name, FEW)
 

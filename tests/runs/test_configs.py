@@ -180,7 +180,7 @@ def trained(request, tmp_path_factory):
     return config, Experiment(config, folder, progress=False).run(), folder
 
 
-@pytest.mark.parametrize("trained", rows.NAMES, indirect=True)
+@pytest.mark.parametrize("trained", rows.each(), indirect=True)
 def test_every_estimator_trains(trained):
     config, result, _ = trained
     finite(result)

@@ -29,7 +29,10 @@ def test_every_row_trains_with_the_defaults(row):
             assert torch.isfinite(values).all(), name
 
 
-@pytest.mark.parametrize("backbone", ["mf", "fm", "mf_plain", "ncf"])
+@pytest.mark.parametrize(
+    "backbone",
+    ["fm", "ncf", *(pytest.param(x, marks=pytest.mark.slow) for x in ("mf", "mf_plain"))],
+)
 def test_every_backbone_is_better_than_the_constant_on_held_out_rows(backbone):
     values = run("estimator=naive", f"backbone={backbone}", "seeds=2").metrics
     assert (values["val_log_loss"] < values["val_constant_log_loss"]).all()

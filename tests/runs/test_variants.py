@@ -22,9 +22,8 @@ def test_a_variant_trains_and_changes_the_result(name, variant):
 
 
 def test_the_squared_step_is_one_step_of_its_own_stage():
-    stages = train("tdr", "variant=squared_step").stages
-    assert stages[-1].name == "squared_step"
-    assert stages[-1].steps_per_epoch == 1
+    assert configure("tdr", "variant=squared_step").estimator.stages.squared_step.steps == 1
+    assert train("tdr", "variant=squared_step").stages[-1].name == "squared_step"
 
 
 def test_the_squared_step_by_hand():

@@ -34,7 +34,7 @@ def make_compiled(**settings):
 
 
 @needs_compiler
-@pytest.mark.parametrize("path", ["dense", "rows", "table"])
+@pytest.mark.parametrize("path", [pytest.param("dense", marks=pytest.mark.slow), "rows", "table"])
 def test_compiled_steps_equal_steps_and_resume_bit_for_bit(path, monkeypatch):
     """Every replica with its own rates; one test, since compiling takes some seconds."""
     settings = EACH if path == "dense" else BY_ROWS["each"]

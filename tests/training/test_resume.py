@@ -146,11 +146,10 @@ def test_many_runs_killed_at_random_moments_end_as_if_they_were_not(tmp_path, re
 @pytest.mark.parametrize(
     "kill",
     [
-        ("debias.pt", 9),
         ("results.csv", 1),
         *(
             pytest.param(kill, marks=pytest.mark.slow)
-            for kill in [("game.pt", 2), ("summary.json", 1), ("curves.png", 1)]
+            for kill in [("debias.pt", 9), ("game.pt", 2), ("summary.json", 1), ("curves.png", 1)]
         ),
     ],
     ids=lambda kill: "-".join(map(str, kill)),
