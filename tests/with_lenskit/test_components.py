@@ -120,8 +120,9 @@ def test_batches_and_metrics_of_lenskit_take_them():
 def test_a_pipeline_comes_back_from_its_configuration_and_from_pickle(both):
     text = both.config.model_dump_json()
     again = Pipeline.from_config(both.config.model_validate_json(text))
-    assert again.config_hash == both.config_hash
-    assert again.component("scorer").config == both.component("scorer").config
+    # not by its hash, which also tells the order of the nodes, that of a set
+    for name in ("scorer", "propensity"):
+        assert again.component(name).config == both.component(name).config
     assert not again.component("scorer").is_trained()
     again.train(dataset(TEXT))
     stored = pickle.loads(pickle.dumps(both))
