@@ -8,7 +8,6 @@ steadier column.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from benchmarks.bare_defaults import DefaultLoop, Size
 from benchmarks.rows import say
-from benchmarks.step import Timing, peak, room
+from benchmarks.step import Timing, heading, peak, room
 from torch import Tensor
 
 from upo.core.memory import freed_memory_kept
@@ -124,11 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
         o.only, o.turns, o.steps, o.loops = ["coat"], 1, 2, ["step"]
     if o.threads:
         torch.set_num_threads(o.threads)
-    command = " ".join(["python tests/benchmarks/defaults.py", *(arguments or sys.argv[1:])])
-    say(
-        f"{command} (threads: {torch.get_num_threads()}, cores: {os.cpu_count()}, "
-        f"load: {os.getloadavg()[0]:.1f}, torch {torch.__version__})\n{HEAD}"
-    )
+    say(f"{heading('defaults.py', arguments or sys.argv[1:])}\n{HEAD}")
     for s in SIZES:
         for replicas in o.replicas if o.only is None or s.name in o.only else []:
             stacks = replicas * len(o.loops) + (s.n_users + s.n_items <= LARGE)

@@ -8,7 +8,6 @@ a time is the least over the turns.
 """
 
 import argparse
-import os
 import sys
 import time
 from dataclasses import replace
@@ -19,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from benchmarks.settings import PLAYERS, SETTINGS, Setting, by_player, make_module
-from benchmarks.step import Timing, peak
+from benchmarks.step import Timing, heading, peak
 from torch import Tensor
 
 from upo.core.memory import freed_memory_kept
@@ -137,11 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
         o.replicas, o.turns, o.steps, o.loops, o.users = [2], 1, 2, ["step"], [100, 10_000]
     if o.threads:
         torch.set_num_threads(o.threads)
-    command = " ".join(["python tests/benchmarks/rows.py", *(arguments or sys.argv[1:])])
-    say(
-        f"{command} (threads: {torch.get_num_threads()}, cores: {os.cpu_count()}, "
-        f"load: {os.getloadavg()[0]:.1f}, torch {torch.__version__})"
-    )
+    say(heading("rows.py", arguments or sys.argv[1:]))
     with freed_memory_kept():  # as a run does while it trains
         if o.only != "dense":
             growing(o)

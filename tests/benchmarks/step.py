@@ -55,6 +55,15 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def heading(script: str, given: list[str]) -> str:
+    """The command, and what of the machine its figures depend on."""
+    command = " ".join([f"python tests/benchmarks/{script}", *given])
+    return (
+        f"{command} (threads: {torch.get_num_threads()}, cores: {os.cpu_count()}, "
+        f"load: {os.getloadavg()[0]:.1f}, torch {torch.__version__})"
+    )
+
+
 def measure(
     s: Setting, replicas: int, turns: int, most: int | None, ours: tuple[str, ...]
 ) -> list[str]:
@@ -129,11 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     if not options.bare_head:
-        command = " ".join(["python tests/benchmarks/step.py", *(arguments or sys.argv[1:])])
-        sys.stdout.write(
-            f"{command} (threads: {torch.get_num_threads()}, cores: {os.cpu_count()}, "
-            f"load: {os.getloadavg()[0]:.1f}, torch {torch.__version__})\n{HEAD}"
-        )
+        sys.stdout.write(f"{heading('step.py', arguments or sys.argv[1:])}\n{HEAD}")
     for s in SETTINGS:
         if options.only not in (None, s.name):
             continue

@@ -22,9 +22,12 @@ import time
 import warnings
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
 import pandas as pd
 import torch
+from benchmarks.scale import peak, say
 
 import upo
 from upo.data.battery import PLANS
@@ -37,23 +40,12 @@ PROBES = 200  # users or items over which the frequency of an item or user is kn
 PIECES = ("propensity", "fit")
 
 
-def say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
 def plan(scale: float) -> WorldPlan:
     """The world at a share of its rows: the density stays, so does the skew."""
     users, items = (round(n * scale**0.5) for n in (USERS, ITEMS))
     return dataclasses.replace(
         PLANS["heavy_tail"], n_users=users, n_items=items, density=ROWS / (USERS * ITEMS)
     )
-
-
-def peak() -> float:
-    """Peak of this process's resident memory in GiB."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -106,7 +98,7 @@ def learn(o: argparse.Namespace, frame: pd.DataFrame) -> object:
 def run(o: argparse.Namespace) -> None:
     """One piece: fit, then ask."""
     frame = pd.read_parquet(o.log)
-    before = peak()
+    before = peak() / 1024
     wall, cpu = time.perf_counter(), time.process_time()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -114,8 +106,8 @@ def run(o: argparse.Namespace) -> None:
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     name = f"Propensity({o.kind!r})" if o.piece == "propensity" else "upo_dr"
     say(
-        f"{name}: fit {cpu / 60:.1f} min of CPU, {wall / 60:.1f} min wall; peak {peak():.2f} GiB, "
-        f"{before:.2f} before"
+        f"{name}: fit {cpu / 60:.1f} min of CPU, {wall / 60:.1f} min wall; "
+        f"peak {peak() / 1024:.2f} GiB, {before:.2f} before"
     )
     for warning in said:
         say(f"  warned: {warning.message}")

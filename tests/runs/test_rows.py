@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator
+from upo.runs.compose import conf_dir
 
-CONF = rows.CONF
-METHODS = (CONF.parent / "docs" / "methods.md").read_text(encoding="utf-8")
+METHODS = (rows.CONF.parent / "docs" / "methods.md").read_text(encoding="utf-8")
 SCHEDULES = ("prediction only", "frozen", "frozen, twins, third", "joint")
 
 
@@ -21,7 +21,7 @@ def composed():
     """Row -> its configuration, composed once."""
     # nobody tunes for the dataset `table`, so these are the values of the row's own file
     given = ["dataset=table", "dataset.train=none", "logger=none"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return {
             row: compose("train", [f"estimator={row}", *given], return_hydra_config=True)
             for row in rows.NAMES
