@@ -1,19 +1,24 @@
 """The check of a GPU, tried on the CPU: it tells what failed, and what it had no time for."""
 
 import json
+import math
 
 import pytest
 from gpu import check
 
 
+def task(part, name):
+    return check.Task(part, "cpu", [name], math.inf)
+
+
 def test_what_is_out_of_its_bound_fails(monkeypatch):
     monkeypatch.setattr(check, "DOUBLE", -1.0)
-    lines = list(check._taken(check.rows, "cpu", ["naive"], late=False))
+    lines = check._lines(task(check.rows, "naive"))
     assert [(line.check, line.passed) for line in lines] == [("float64", False), ("float32", True)]
 
 
 def test_a_part_that_raises_fails_alone():
-    (line,) = check._taken(check.rows, "cpu", ["no_such_row"], late=False)
+    (line,) = check._lines(task(check.rows, "no_such_row"))
     assert line.passed is False
     assert "no_such_row" in line.note
 

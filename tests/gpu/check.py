@@ -20,10 +20,11 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -33,6 +34,8 @@ from benchmarks.settings import SETTINGS, generated_log, make_module
 from omegaconf import DictConfig
 
 from upo.core.console import quiet
+from upo.core.parallel import in_processes
+from upo.pairs import Batch
 from upo.runs.compose import choices, composed
 from upo.runs.config import scheduled
 from upo.runs.experiment import Experiment, RunResult
@@ -51,7 +54,8 @@ SMALL = [
     "figures=false",
     "logger=none",
 ]
-EPOCHS, STEPS = 2, 4
+EPOCHS, STEPS, LONGER = 2, 4, 10
+PRECISE = "64-true"
 
 
 @dataclass
@@ -66,20 +70,31 @@ class Line:
     note: str = ""
 
 
+@dataclass
+class Task:
+    """A part of the check, for some rows or numbers of replicas."""
+
+    part: Callable[[str, list], Iterator[Line]]
+    device: str
+    what: list
+    until: float  # it is not begun later, by the clock that all processes of a machine share
+
+
 class KilledError(Exception):
     """A run that is to be resumed ended here."""
 
 
-def configured(estimator: str, accelerator: str, *overrides: str) -> DictConfig:
+def configured(estimator: str, accelerator: str, *overrides: str, steps: int = STEPS) -> DictConfig:
     words = [*SMALL, f"estimator={estimator}", f"trainer.accelerator={accelerator}", *overrides]
     stages = scheduled(composed(words).estimator)
     length = [f"++estimator.stages.{s}.epochs={EPOCHS}" for s in stages]
-    length += [f"++estimator.stages.{s}.steps={STEPS}" for s in stages]
+    length += [f"++estimator.stages.{s}.steps={steps}" for s in stages]
     return composed([*words, *length])
 
 
-def trained(estimator: str, accelerator: str, *overrides: str) -> RunResult:
-    return Experiment(configured(estimator, accelerator, *overrides), progress=False).run()
+def trained(estimator: str, accelerator: str, *overrides: str, steps: int = STEPS) -> RunResult:
+    config = configured(estimator, accelerator, *overrides, steps=steps)
+    return Experiment(config, progress=False).run()
 
 
 def difference(one: RunResult, other: RunResult) -> float:
@@ -104,7 +119,7 @@ def apart(a: torch.Tensor, b: torch.Tensor) -> float:
 def rows(device: str, names: list[str]) -> Iterator[Line]:
     """Every row on the device against the CPU."""
     for name in names:
-        exact, rounded = "trainer.precision=64-true", "trainer.precision=32-true"
+        exact, rounded = f"trainer.precision={PRECISE}", "trainer.precision=32-true"
         reference = trained(name, "cpu", exact)
         gap = difference(trained(name, device, exact), reference)
         yield Line("float64", name, gap, DOUBLE, gap <= DOUBLE)
@@ -112,6 +127,36 @@ def rows(device: str, names: list[str]) -> Iterator[Line]:
         bound = max(SINGLE, TIMES * difference(here, reference))
         gap = difference(trained(name, device, rounded), here)
         yield Line("float32", name, gap, bound, gap <= bound)
+
+
+def graphs(device: str, names: list[str]) -> Iterator[Line]:
+    """Steps captured as a CUDA graph against steps, where the row can be recorded."""
+    if device == "cpu":
+        return
+    for name in names:
+        words = [f"trainer.precision={PRECISE}", "trainer.replay="]
+        plain = trained(name, device, words[0], words[1] + "false", "compile=false", steps=LONGER)
+        kinds: list[object] = []
+        keep = partial(_noting, kinds)
+        with patched(StageModule, "_steps", keep):
+            launched = trained(name, device, words[0], words[1] + "true", steps=LONGER)
+        gap = difference(launched, plain)
+        recorded = [kind for kind in kinds if kind is not None]
+        captured = [kind for kind in recorded if kind.device_graph is not None]
+        note = f"{len(captured)} of {len(kinds)} chunks launched"
+        passed = gap <= DOUBLE and len(captured) == len(recorded)
+        yield Line("graph", name, gap, DOUBLE, passed, note)
+
+
+def _noting(kinds: list[object], steps: Callable[..., object]) -> Callable[..., object]:
+    """Steps of a chunk, after which it is noted how they were taken."""
+
+    def noted(module: StageModule, batches: list[Batch]) -> object:
+        logs = steps(module, batches)
+        kinds.append(module._recording)
+        return logs
+
+    return noted
 
 
 def waits(device: str, names: list[str]) -> Iterator[Line]:
@@ -189,20 +234,30 @@ def bfloat(device: str, names: list[str]) -> Iterator[Line]:
         yield Line("bf16", f"{name}, ncf", gap, BFLOAT, gap <= BFLOAT)
 
 
+# replay, compiled
+WAYS = {"step": (False, False), "replay": (True, False), "graph": (True, None)}
+COMPILED = {"compiled": (True, True)}  # with the compiler's half a minute
+
+
 def times(device: str, replicas: list[int]) -> Iterator[Line]:
     """Milliseconds of a step of UPO-DR, all players, over the number of replicas."""
-    for setting in SETTINGS:
+    for number, setting in enumerate(SETTINGS):
         log = generated_log(setting)
         for count in replicas:
-            for way in ("step", "replay"):
+            ways = dict(WAYS)
+            if device == "cpu":
+                del ways["graph"]
+            elif number == 0 and count == replicas[-1]:
+                ways |= COMPILED
+            for way, kind in ways.items():
                 subject = f"{setting.name}, R = {count}, {way}"
-                value = _milliseconds(make_module(setting, *log, count), device, way)
+                value = _milliseconds(make_module(setting, *log, count), device, *kind)
                 yield Line("ms", subject, value / count, math.nan, None, "of a step and replica")
 
 
-def _milliseconds(module: StageModule, device: str, way: str) -> float:
+def _milliseconds(module: StageModule, device: str, replay: bool, compiled: bool | None) -> float:
     module.to("cuda" if device == "gpu" else "cpu")
-    module.replay, module.compiled = way == "replay", False
+    module.replay, module.compiled = replay, compiled
     module.training_step((0, 3), 0)  # makes what is made once
     size, least = min(32, module.train_dataloader().size), math.inf
     for turn in range(3):
@@ -225,6 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="+", help="estimators; all by default")
     parser.add_argument("--seconds", type=float, default=420, help="after which no part is begun")
     parser.add_argument("--replicas", type=int, nargs="*", default=[1, 10, 64], help="to time")
+    parser.add_argument("--jobs", type=int, help="rows at once; 1 without a GPU, else 1 to 8")
     options = parser.parse_args(arguments)
     quiet()
     warnings.filterwarnings("ignore")
@@ -232,25 +288,24 @@ def main(arguments: list[str] | None = None) -> int:
     named = "no GPU here: the device is the CPU"
     if device == "gpu":
         named = torch.cuda.get_device_name()
+    jobs = options.jobs or (max(1, min(8, (os.cpu_count() or 1) // 2)) if device == "gpu" else 1)
     sys.stdout.write(f"{named}, {os.cpu_count()} cores, torch {torch.__version__}\n")
     names = options.rows or choices("estimator")
     few = [n for n in ("upo_dr", "dr_v2", "kbips", "dce_tdr", "naive") if n in names] or names[:1]
-    parts: list[tuple[Callable[..., Iterator[Line]], list]] = [
-        *((rows, [name]) for name in few),
-        *((resumed, [name]) for name in few),
-        *((waits, [name]) for name in few),
-        *((bfloat, [name]) for name in few[:3]),
-        (times, options.replicas[:2]),
-        *((rows, [name]) for name in names if name not in few),
-        *((waits, [name]) for name in names if name not in few),
-        (times, options.replicas[2:]),
+    start = time.monotonic()
+    tasks = [
+        Task(part, device, [name], start + options.seconds)
+        for chosen in (few, [n for n in names if n not in few])
+        for part in (rows, graphs, resumed, waits, bfloat)
+        for name in chosen
+        if chosen is few or part in (rows, graphs, waits)
     ]
-    lines, start = [], time.monotonic()
-    for part, what in parts:
-        for line in _taken(part, device, what, time.monotonic() - start > options.seconds):
-            lines.append(line)
-            sys.stdout.write(_shown(line) + "\n")
-            sys.stdout.flush()
+    alone = [Task(times, device, [count], start + options.seconds) for count in options.replicas]
+    lines = []
+    for found in chain(_together(tasks, jobs), map(_lines, alone)):
+        lines += found
+        sys.stdout.write("".join(_shown(line) + "\n" for line in found))
+        sys.stdout.flush()
     failed = [line for line in lines if line.passed is False]
     seconds = time.monotonic() - start
     options.out.write_text(
@@ -272,19 +327,23 @@ def main(arguments: list[str] | None = None) -> int:
     return bool(failed)
 
 
-def _taken(
-    part: Callable[..., Iterator[Line]], device: str, what: list, late: bool
-) -> Iterator[Line]:
+def _together(tasks: list[Task], jobs: int) -> Iterable[list[Line]]:
+    """The lines of each task, some of which are done at once."""
+    return map(_lines, tasks) if jobs == 1 else in_processes(_lines, tasks, jobs)
+
+
+def _lines(task: Task) -> list[Line]:
     """The lines of a part; one that fails altogether has a line, and so has one that is left."""
-    subject = ", ".join(map(str, what))
-    if late and what:
-        yield Line(part.__name__, subject, math.nan, math.nan, None, "skipped: no time left")
-        return
+    name, subject = task.part.__name__, ", ".join(map(str, task.what))
+    if time.monotonic() > task.until:
+        return [Line(name, subject, math.nan, math.nan, None, "skipped: no time left")]
+    quiet()
+    warnings.filterwarnings("ignore")
     try:
-        yield from part(device, what)
+        return list(task.part(task.device, task.what))
     except Exception as error:  # the others are still to be seen
         note = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        yield Line(part.__name__, subject, math.nan, math.nan, False, note)
+        return [Line(name, subject, math.nan, math.nan, False, note)]
 
 
 def _shown(line: Line) -> str:

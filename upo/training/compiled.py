@@ -125,9 +125,12 @@ class CompiledStep(Recording):
         corrections = [o.corrections(len(batches)) for o in optimizers]
         for number, batch in enumerate(batches):
             rates = chain(*(steps[number] for steps in corrections))
-            yield self.graph(*state, *batch.tensors(), *rates)
+            yield self._once(state, [*batch.tensors(), *rates])
         for optimizer in optimizers:
             optimizer.skip(len(batches))
+
+    def _call(self, state: list[Tensor], changing: list[Tensor]) -> list[Tensor]:
+        return self.graph(*state, *changing)
 
     def _state(self) -> list[Tensor]:
         """Parameters, buffers and moments; the numbers of steps enter as what follows from them."""

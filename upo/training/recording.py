@@ -5,6 +5,7 @@ every step. A recording holds these operations with the forward and backward pas
 optimisers' updates of all players, so a replayed step computes what the step itself would compute.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from types import BuiltinFunctionType, FunctionType
@@ -19,6 +20,7 @@ from upo.core.optim import ReplicaAdam
 from upo.learners.base import GradientLearner, Learner
 from upo.models.estimator import Estimator
 from upo.pairs import Batch
+from upo.training.graphed import DeviceGraph, can_capture, hold_constants
 
 LEAST_STEPS = 1000  # recording takes half a second, and saves one or two milliseconds a step
 
@@ -59,20 +61,26 @@ class Recording:
     Args:
         learners: Name -> learner, in playing order; ``replayable``, and past their first step.
         batch: What the recorded step sees.
+        captured: Whether a GPU takes its operations in one launch; elsewhere this changes nothing.
 
     Attributes:
         first: What the recorded step logged.
         taken: Steps that recording took: this one.
+        device_graph: The launch, from the second replayed step on.
     """
 
     taken = 1
 
-    def __init__(self, learners: dict[str, Learner], batch: Batch) -> None:
+    def __init__(
+        self, learners: dict[str, Learner], batch: Batch, *, captured: bool = False
+    ) -> None:
         self.learners = learners
         self.first: dict[str, Tensor] = {}
         self.graph = self._record(batch)
         self.shapes = [x.shape for x in [*self._state(), *batch.tensors()]]
         self.rates = self._rates()
+        self.captured = captured and can_capture(batch.tensors()[0].device)
+        self.device_graph: DeviceGraph | None = None
 
     @staticmethod
     def ready(learners: dict[str, Learner]) -> bool:
@@ -89,7 +97,9 @@ class Recording:
             if isinstance(learner, GradientLearner):
                 for table in learner.tables:  # there before the step, so that it is kept
                     table.gradient(by_rows=learner.by_rows).start()
-        return make_fx(step, tracing_mode="real")(self._state(), batch.tensors())
+        graph = make_fx(step, tracing_mode="real")(self._state(), batch.tensors())
+        hold_constants(graph)
+        return graph
 
     def _step(self, batch: Batch) -> list[Tensor]:
         for name, learner in self.learners.items():
@@ -99,7 +109,10 @@ class Recording:
 
     def fits(self, batch: Batch) -> bool:
         """Whether shapes and learning rates are those that were recorded."""
-        shapes = [x.shape for x in [*self._state(), *batch.tensors()]]
+        state = self._state()
+        if self.device_graph is not None and not self.device_graph.holds(state):
+            self.device_graph = None
+        shapes = [x.shape for x in [*state, *batch.tensors()]]
         return shapes == self.shapes and self._rates() == self.rates
 
     def _rates(self) -> list[float]:
@@ -116,7 +129,26 @@ class Recording:
     def _run(self, batches: Sequence[Batch]) -> Iterator[list[Tensor]]:
         state = self._state()
         for batch in batches:
-            yield self.graph(state, batch.tensors())
+            yield self._once(state, batch.tensors())
+
+    def _once(self, state: list[Tensor], changing: list[Tensor]) -> list[Tensor]:
+        """Take a step; the first on a GPU loads its code, which a launch of many does not."""
+        if self.device_graph is not None:
+            return self.device_graph(changing)
+        found = self._call(state, changing)
+        if self.captured:
+            self._capture(state, changing)
+        return found
+
+    def _call(self, state: list[Tensor], changing: list[Tensor]) -> list[Tensor]:
+        return self.graph(state, changing)
+
+    def _capture(self, state: list[Tensor], changing: list[Tensor]) -> None:
+        try:
+            self.device_graph = DeviceGraph(self._call, state, changing)
+        except RuntimeError as error:
+            warnings.warn(f"Steps are replayed one launch after another: {error}", stacklevel=2)
+            self.captured = False
 
     def _optimizers(self) -> list[ReplicaAdam]:
         return [x.optimizer for x in self.learners.values() if x.optimizer is not None]

@@ -177,8 +177,9 @@ class StageModule(L.LightningModule):
         return logs
 
     def _record(self, kind: type[Recording], batch: Batch) -> Recording:
+        captured = self.compiled is not False
         try:
-            return kind(self.learners, batch)
+            return kind(self.learners, batch, captured=captured)
         except CompilerError as error:
             if self.compiled:
                 raise
