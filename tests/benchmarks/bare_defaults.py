@@ -109,14 +109,14 @@ class DefaultLoop:
         self.order, self.at = torch.randperm(len(keys)), 0
 
     def run(self, steps: int) -> None:
-        s = self.s
+        s, device = self.s, self.keys.device
         for _ in range(steps):
             if self.at + s.batch > len(self.keys):
-                self.order, self.at = torch.randperm(len(self.keys)), 0
+                self.order, self.at = torch.randperm(len(self.keys), device=device), 0
             rows = self.order[self.at : self.at + s.batch]
             self.at += s.batch
-            d_users = torch.randint(s.n_users, (s.batch,))
-            d_items = torch.randint(s.n_items, (s.batch,))
+            d_users = torch.randint(s.n_users, (s.batch,), device=device)
+            d_items = torch.randint(s.n_items, (s.batch,), device=device)
             users, items = self.keys[rows] // s.n_items, self.keys[rows] % s.n_items
             losses = self.step(users, items, self.labels[rows], d_users, d_items)
             if not torch.isfinite(losses).all():
@@ -177,7 +177,7 @@ class DefaultLoop:
         return torch.tanh(self.nets["adversary"](features).squeeze(-1))
 
     def game(self, p_hat: Tensor, o: Tensor, weight: Tensor, index: Tensor) -> Tensor:
-        sums = torch.zeros(BINS).scatter_add(0, index, weight * (o - p_hat))
+        sums = p_hat.new_zeros(BINS).scatter_add(0, index, weight * (o - p_hat))
         return sums.abs().sum() / len(o)
 
     def descend(self, player: str, loss: Tensor) -> None:

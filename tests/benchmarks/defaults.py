@@ -36,6 +36,13 @@ SIZES = (
     Size("10M", 10_000_000, 1_000_000, 2_000_000, 512, 16),
 )
 LARGE = 10**7  # users and items from which dense tables twice do not fit beside each other
+# replay, compiled; graph is the recorded step as one launch, on a GPU
+LOOPS = {
+    "step": (False, False),
+    "replay": (True, False),
+    "graph": (True, None),
+    "compiled": (True, True),
+}
 DENSE = "upo.core.optim.ReplicaAdam"
 HEAD = f"{'size':8} {'loop':8} {'R':>3} {'wall ms':>9} {'CPU ms':>9} {'x wall':>7} {'x CPU':>7}"
 
@@ -48,7 +55,14 @@ def generated_log(s: Size) -> tuple[Tensor, Tensor]:
 
 
 def make_module(
-    s: Size, keys: Tensor, labels: Tensor, replicas: int, loop: str, *, dense: bool = False
+    s: Size,
+    keys: Tensor,
+    labels: Tensor,
+    replicas: int,
+    loop: str,
+    *,
+    dense: bool = False,
+    device: str = "cpu",
 ) -> StageModule:
     """The last stage of the joint schedule with the default settings; the first is left out."""
     settings = {
@@ -62,39 +76,44 @@ def make_module(
         settings["estimator.fit.optimizer"] = DENSE
     config = composed_run("upo_dr", settings).estimator
     space = PairSpace(keys, labels, s.n_users, s.n_items, list(range(replicas)))
-    module = build_stage(
-        "debias",
-        config,
-        build_estimator(config, space),
-        Holdout(),
-        replay=loop == "replay",
-        compiled=loop == "compiled",
-    )
+    replay, compiled = LOOPS[loop]
+    estimator = build_estimator(config, space)
+    module = build_stage("debias", config, estimator, Holdout(), replay=replay, compiled=compiled)
+    module.to(device)
     for learner in module.learners.values():
         learner.on_stage_start()
         learner.on_epoch_start(0, module.sampler)
     return module
 
 
+def finished(_: None, device: str) -> None:
+    """After the device has done what was asked of it."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
 def measure(s: Size, replicas: int, o: argparse.Namespace) -> None:
     """Rows of the table at one size."""
     log, steps = generated_log(s), o.steps or (64 if s.batch < 1000 and s.n_users < 10**5 else 4)
-    bare = None if s.n_users + s.n_items > LARGE else DefaultLoop(s, *log)
-    modules = {loop: make_module(s, *log, replicas, loop) for loop in o.loops}
+    bare = None
+    if s.n_users + s.n_items <= LARGE:
+        with torch.device(o.device):
+            bare = DefaultLoop(s, *(x.to(o.device) for x in log))
+    modules = {loop: make_module(s, *log, replicas, loop, device=o.device) for loop in o.loops}
     ours = max(2, steps // replicas)
     runs: dict[str, Callable[[int], None]] = {
-        name: lambda turn, m=module: m.training_step((3 + turn * ours, ours), 0)
+        name: lambda turn, m=module: finished(m.training_step((6 + turn * ours, ours), 0), o.device)
         for name, module in modules.items()
     }
     times = {name: Timing() for name in ("bare", *runs)}
     if bare is not None:
-        bare.run(1)  # moments
+        finished(bare.run(2), o.device)  # moments
     with freed_memory_kept():
         for module in modules.values():
-            module.training_step((0, 3), 0)  # moments, sums, the recording
+            finished(module.training_step((0, 6), 0), o.device)  # moments, sums, the recording
     for turn in range(o.turns):
         if bare is not None:
-            times["bare"].take(lambda: bare.run(steps), steps)
+            times["bare"].take(lambda: finished(bare.run(steps), o.device), steps)
         for name, run in runs.items():
             with freed_memory_kept():  # as a run does while it trains, and a script does not
                 times[name].take(lambda r=run, t=turn: r(t), ours)
@@ -115,8 +134,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--replicas", type=int, nargs="+", default=[1], help="R")
     parser.add_argument("--turns", type=int, default=4, help="repeats, of which the least counts")
     parser.add_argument("--steps", type=int, help="in a turn; 64 or 4 by default")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     loops = ["step", "replay", "compiled"]
-    parser.add_argument("--loops", nargs="+", choices=loops, default=loops)
+    parser.add_argument("--loops", nargs="+", choices=list(LOOPS), default=loops)
     parser.add_argument("--threads", type=int, help="of each operation; PyTorch's own by default")
     o = parser.parse_args(arguments)
     if o.quick:

@@ -181,7 +181,7 @@ def _counting(counts: list[int], step: Callable[..., None]) -> Callable[..., Non
                 step(*given)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        counts.append(sum("synchroniz" in str(each.message) for each in caught))
+        counts.append(sum("called a synchronizing" in str(each.message) for each in caught))
 
     return counted
 

@@ -127,12 +127,15 @@ def whitening(k: Tensor, ridge: float) -> Tensor:  # [R, J, J] -> [R, J, J]
     Source: Gretton et al., "A kernel two-sample test", JMLR 2012, for the worst case of Li et al.,
     ICLR 2024 (WKBIPS, WKBDR), which public code approaches by gradient ascent.
 
+    Where ``k`` is not positive semi-definite, W is NaN, so that the host need not ask.
+
     Args:
         k: Kernels of the anchors with each other.
         ridge: Above 0; anchors that nearly coincide have no functions that tell them apart.
     """
     eye = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
-    factor = torch.linalg.cholesky(k + ridge * eye)
+    factor, failed = torch.linalg.cholesky_ex(k + ridge * eye)
+    factor = factor.masked_fill(failed[..., None, None] != 0, torch.nan)
     inverse: Tensor = torch.linalg.solve_triangular(factor, eye.expand_as(k), upper=False)
     return inverse
 
