@@ -11,7 +11,7 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from upo.core.console import say
-from upo.core.given import column_names
+from upo.core.given import column_names, flag, whole
 from upo.core.seeds import parse_seeds
 from upo.data.datamodule import InMemoryDataModule
 from upo.data.frames import Columns, rating_data_from_frames
@@ -108,6 +108,7 @@ def fit(
         UselessWeightsWarning: If most rows of the log lie at the clip, or have one propensity.
     """
     _given(train)
+    progress = flag("progress", progress)
     numbers, settings = parse_seeds(seeds), flat(overrides)
     if target not in (*TARGETS, OBSERVED):
         raise InputError(f"target must be {', '.join(TARGETS)} or {OBSERVED}, got {target!r}.")
@@ -153,12 +154,7 @@ def fit(
     if tune is not None:
         from upo.runs.search import Budget
 
-        if isinstance(tune, bool) or not isinstance(tune, int) or tune < 1:
-            raise InputError(
-                f"tune must be a number of trials of at least 1, got {tune!r}; try 16, or leave it "
-                "out."
-            )
-        budget = Budget(tune, BATCH, 1)
+        budget = Budget(whole("tune, a number of trials,", tune, 1, 16), BATCH, 1)
         found = _search(config, module, budget, None, progress, given=list(settings))
         taken, words = found.overrides, [NOT_TUNED]
     else:
@@ -265,7 +261,7 @@ def tune(
     """
     from upo.runs.search import Budget
 
-    budget = Budget(trials, batch, seeds)
+    budget, progress = Budget(trials, batch, seeds), flag("progress", progress)
     if target not in TARGETS:
         raise InputError(f"target of a search must be {' or '.join(TARGETS)}, got {target!r}.")
     table = _Table(

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from upo.audit import Audit, audit
-from upo.core.given import column_names
+from upo.core.given import column_names, flag
 from upo.core.seeds import parse_seeds
 from upo.data.datamodule import InMemoryDataModule
 from upo.data.observations import observations_from_frame
@@ -98,7 +98,7 @@ class Propensity:
                 settings,
                 columns=(self.user, self.item),
                 seeds=parse_seeds(self.seeds),
-                progress=self.progress,
+                progress=flag("progress", self.progress),
                 params={"propensity": {**params, "observed": self.observed}},
             )
         return self

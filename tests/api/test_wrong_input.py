@@ -54,7 +54,7 @@ WRONG = {
     "words for overrides": ({"overrides": ["a=1"]}, "overrides must be a dictionary"),
     "text for a flag": ({"estimator.weighting.relative": "no"}, "relative must be true or false"),
     "half a dimension": ({"estimator.networks.prediction.dim": 1.5}, "must be a whole number"),
-    "no trials": ({"tune": 0}, "tune must be a number of trials of at least 1, got 0"),
+    "no trials": ({"tune": 0}, "tune, a number of trials, must be a whole number of at least 1, got 0"),
     "another rule for pairs": ({"duplicates": "best"}, "duplicates must be one of error, mean"),
     "misspelt setting of a part": (
         {"estimator.weighting.pmin": 0.1},
@@ -85,6 +85,17 @@ def test_sentences_name_arguments_of_python():
         upo.Propensity("additive", calibrate="isotonic", folds=1).fit(TRAIN)
     with pytest.raises(upo.InputError, match=r"^trials must be .* at least 1, got 0"):
         upo.tune(TRAIN, trials=0)
+
+
+def test_progress_is_true_or_false():
+    for ask in (
+        lambda: upo.fit(TRAIN, progress="no"),
+        lambda: upo.tune(TRAIN, progress="no"),
+        lambda: upo.Propensity("additive", progress="no").fit(TRAIN),
+        lambda: short().update(TRAIN, progress="no"),
+    ):
+        with pytest.raises(upo.InputError, match="progress must be True or False, got 'no'"):
+            ask()
 
 
 @pytest.mark.parametrize("name", WRONG)

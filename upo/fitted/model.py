@@ -283,7 +283,7 @@ class Fitted:
         Raises:
             InputError: If the log or ``epochs`` is wrong, or the model is not of ``upo.fit``.
         """
-        epochs = whole("epochs", epochs, 1, 5)
+        epochs, progress = whole("epochs", epochs, 1, 5), flag("progress", progress)
         config = settings_of(self._params, self.target)
         assert self._params is not None  # settings_of has looked
         ids = self.user_ids, self.item_ids
