@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from gpu import check
+from gpu import check, parts
 
 
 def task(part, name):
@@ -12,7 +12,7 @@ def task(part, name):
 
 
 def test_what_is_out_of_its_bound_fails(monkeypatch):
-    monkeypatch.setattr(check, "DOUBLE", -1.0)
+    monkeypatch.setattr(parts, "DOUBLE", -1.0)
     lines = check._lines(task(check.rows, "naive"))
     assert [(line.check, line.passed) for line in lines] == [("float64", False), ("float32", True)]
 

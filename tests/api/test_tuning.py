@@ -44,7 +44,9 @@ def test_tuned_values_are_those_that_fit_takes(tmp_path):
 def test_fit_tunes_first_if_asked():
     model = upo.fit(log(0), estimator="naive", tune=2, progress=False, **SHORT)
     assert "estimator.networks.prediction.init_scale" in model.get_params()["overrides"]
-    with pytest.raises(upo.InputError, match="tune, a number of trials, must be a whole number of at least 1"):
+    with pytest.raises(
+        upo.InputError, match="tune, a number of trials, must be a whole number of at least 1"
+    ):
         upo.fit(log(0), estimator="naive", tune=0, progress=False)
     with pytest.raises(upo.InputError, match="search=huge is unknown"):
         upo.tune(log(0), search="huge")

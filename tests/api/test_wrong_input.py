@@ -54,7 +54,10 @@ WRONG = {
     "words for overrides": ({"overrides": ["a=1"]}, "overrides must be a dictionary"),
     "text for a flag": ({"estimator.weighting.relative": "no"}, "relative must be true or false"),
     "half a dimension": ({"estimator.networks.prediction.dim": 1.5}, "must be a whole number"),
-    "no trials": ({"tune": 0}, "tune, a number of trials, must be a whole number of at least 1, got 0"),
+    "no trials": (
+        {"tune": 0},
+        "tune, a number of trials, must be a whole number of at least 1, got 0",
+    ),
     "another rule for pairs": ({"duplicates": "best"}, "duplicates must be one of error, mean"),
     "misspelt setting of a part": (
         {"estimator.weighting.pmin": 0.1},
