@@ -9,7 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from worlds import parameters
 
 from upo.training import graphed, recording
-from upo.training.recording import Recording
+from upo.training.recording import LEAST_CAPTURED, LEAST_STEPS, Recording, recording_pays
 
 
 @pytest.fixture
@@ -61,6 +61,15 @@ def test_state_that_moved_is_captured_anew(launches):
         module.training_step((0, 12), 0)
     assert captured._recording.device_graph is not before
     assert_same([parameters(captured)], [parameters(plain)])
+
+
+def test_where_steps_are_captured_fewer_pay_to_record():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert recording_pays(LEAST_CAPTURED, gpu, captured=True)
+    assert not recording_pays(LEAST_CAPTURED - 1, gpu, captured=True)
+    assert not recording_pays(LEAST_STEPS - 1, gpu, captured=False)
+    assert not recording_pays(LEAST_STEPS - 1, cpu, captured=True)
+    assert recording_pays(LEAST_STEPS, cpu, captured=True)
 
 
 def test_compile_false_captures_nothing(launches):

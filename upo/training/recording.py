@@ -22,7 +22,8 @@ from upo.models.estimator import Estimator
 from upo.pairs import Batch
 from upo.training.graphed import DeviceGraph, can_capture, hold_constants
 
-LEAST_STEPS = 1000  # recording takes half a second, and saves one or two milliseconds a step
+# Recording takes half a second, and saves one or two milliseconds a step; captured, some seven.
+LEAST_STEPS, LEAST_CAPTURED = 1000, 200
 
 # Values that no step changes. What else a learner holds says ``replayable = True`` in its class: it
 # does the same operations in every step, so between steps it keeps nothing but parameters, buffers
@@ -42,6 +43,17 @@ def replayable(learners: Iterable[Learner]) -> bool:
     shared = [estimator._weighting, estimator.form, estimator.bins, *estimator.networks.values()]
     parts = [part for learner in players for part in vars(learner).values()]
     return all(_known(part, estimator) for part in [*players, *shared, *parts])
+
+
+def recording_pays(steps: int, device: torch.device, *, captured: bool) -> bool:
+    """Whether recording saves more time than it takes.
+
+    Args:
+        steps: That are to come, at most.
+        device: Where they are taken.
+        captured: Whether what is recorded may be captured there.
+    """
+    return steps >= (LEAST_CAPTURED if captured and can_capture(device) else LEAST_STEPS)
 
 
 def _known(part: object, estimator: Estimator) -> bool:

@@ -13,7 +13,7 @@ from upo.models.estimator import Estimator
 from upo.pairs import Batch, BatchSampler
 from upo.training.compiled import CompiledStep, CompilerError, compiling_pays
 from upo.training.plan import StagePlan as StagePlan
-from upo.training.recording import LEAST_STEPS, Recording, replayable
+from upo.training.recording import Recording, recording_pays, replayable
 from upo.training.stack import REMEDY, DivergenceError, calm, diverged, hand_over, put_back
 
 UNRECORDED = "run one by one, as some part is not marked replayable (docs/speed.md)."
@@ -204,9 +204,11 @@ class StageModule(L.LightningModule):
             return None
         if self._compile_now() if self.compiled is None else self.compiled:
             return CompiledStep
+        if self.replay is not None:
+            return Recording if self.replay else None
         to_come = (self.plan.epochs - self.epoch) * self.steps_per_epoch
-        wanted = to_come >= LEAST_STEPS if self.replay is None else self.replay
-        return Recording if wanted else None
+        pays = recording_pays(to_come, self.device, captured=self.compiled is not False)
+        return Recording if pays else None
 
     def _compile_now(self) -> bool:
         """Whether compiling pays from this epoch on: a resumed run comes to the same answer."""
