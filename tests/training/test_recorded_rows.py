@@ -10,14 +10,25 @@ from small_runs import build, composed
 from upo.learners.imputation import ImputationLearner
 from upo.learners.propensity import PropensityLearner
 
-# Stages that run step by step: labels of D are looked up, a number is kept in Python, or an anchor
-# is chosen by it.
-LABELLED = ("autodebias", "ips_v2", "dr_v2", "dr_gpl", "mrdr_gpl", "dce_dr", "dce_tdr")
-STEPWISE = {row: {"debias"} for row in LABELLED} | {
+# Stages that run step by step: parameters are moved within a step, a number is kept in Python, or
+# an anchor is chosen by it.
+STEPWISE = {row: {"debias"} for row in ("autodebias", "dce_dr", "dce_tdr")} | {
     row: {"propensity", "refine", "representation", "debias"}
     for row in ("kbips", "kbdr", "akbips", "akbdr", "wkb_ips", "wkb_dr")
 }
-FAST = ("naive", "snips", "upo_ips", "dr_jl", "upo_dr", "mr", "tdr_jl", "dce_dr", "upo_dr scaled")
+FAST = (
+    "naive",
+    "snips",
+    "upo_ips",
+    "dr_jl",
+    "upo_dr",
+    "mr",
+    "tdr_jl",
+    "dce_dr",
+    "dr_v2",
+    "dr_gpl",
+    "upo_dr scaled",
+)
 ALL = {row: (row,) for row in NAMES} | {
     "upo_dr scaled": ("upo_dr", "propensity=upo_scaled"),
     "upo_dr errors": ("upo_dr", "propensity=upo_errors"),

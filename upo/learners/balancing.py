@@ -43,6 +43,8 @@ class JointPenalty:
         network: Role of the propensity network.
     """
 
+    replayable = reads_labels = True
+
     def __init__(
         self, *, loss: PointwiseJoint, alpha: Hyper = 1.0, network: str = "propensity"
     ) -> None:
@@ -63,6 +65,8 @@ class JointTerm:
         alpha: Strength relative to the objective, at least 0.
         network: Role of the propensity network.
     """
+
+    replayable = reads_labels = True
 
     def __init__(
         self, *, loss: PointwiseJoint, alpha: Hyper = 1.0, network: str = "propensity"
@@ -145,6 +149,8 @@ class InverseErrorPenalty:
     Args:
         beta: Strength, at least 0.
     """
+
+    replayable = reads_labels = True
 
     def __init__(self, *, beta: Hyper = 1.0) -> None:
         self.beta = Strength(beta, "beta")

@@ -79,6 +79,8 @@ class GeneralizedPenalty:
         InputError: If ``alpha`` or ``floor`` is negative or ``mix`` out of range.
     """
 
+    replayable = reads_labels = True
+
     def __init__(
         self,
         *,

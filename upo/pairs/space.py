@@ -410,17 +410,19 @@ class Batch:
         """The rows and the pairs, those that there are."""
         return [part for part in (self._rows, self._pairs) if part is not None]
 
-    def tensors(self) -> list[Tensor]:
-        """What the batch consists of, once its pairs are looked up."""
+    def tensors(self, *, labelled: bool = False) -> list[Tensor]:
+        """What the batch consists of, once its pairs are looked up, and those of D labelled."""
         found: list[Tensor] = []
         if self._rows is not None:
             rows = self._rows
             found += [rows.users, rows.items, rows.labels, rows.observed]
         if self._pairs is not None:
             found += [self._pairs.users, self._pairs.items, self._pairs.observed]
+            if labelled:
+                found += [self._pairs.trainable, self._pairs.labels]
         return found
 
-    def of(self, tensors: list[Tensor]) -> Batch:
+    def of(self, tensors: list[Tensor], *, labelled: bool = False) -> Batch:
         """A batch like this one that consists of other ``tensors()``."""
         rest = iter(tensors)
         rows = pairs = None
@@ -430,4 +432,6 @@ class Batch:
         if self._pairs is not None:
             pairs = Pairs(next(rest), next(rest), self._pairs.space, self._pairs.total)
             pairs.observed = next(rest)
+            if labelled:
+                pairs.trainable, pairs.labels = next(rest), next(rest)
         return Batch(rows, pairs)

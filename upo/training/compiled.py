@@ -81,13 +81,13 @@ class CompiledStep(Recording):
 
     def _record(self, batch: Batch) -> Callable[..., list[Tensor]]:
         self._forget_gradients()  # they are made within the step, and need not outlive it
-        optimizers, state, tensors = self._optimizers(), self._state(), batch.tensors()
+        optimizers, state, tensors = self._optimizers(), self._state(), self._tensors(batch)
         rates = list(chain(*(o.corrections(1)[0] for o in optimizers)))
         before = [x.clone() for x in state]
 
         def step(*inputs: Tensor) -> list[Tensor]:
             rest = iter(inputs[len(state) :])
-            seen = batch.of([next(rest) for _ in tensors])
+            seen = batch.of([next(rest) for _ in tensors], labelled=self.labelled)
             for optimizer in optimizers:
                 optimizer.corrected = next(rest), next(rest)
             return self._step(seen)
@@ -125,7 +125,7 @@ class CompiledStep(Recording):
         corrections = [o.corrections(len(batches)) for o in optimizers]
         for number, batch in enumerate(batches):
             rates = chain(*(steps[number] for steps in corrections))
-            yield self._once(state, [*batch.tensors(), *rates])
+            yield self._once(state, [*self._tensors(batch), *rates])
         for optimizer in optimizers:
             optimizer.skip(len(batches))
 

@@ -27,7 +27,8 @@ LEAST_STEPS, LEAST_CAPTURED = 1000, 200
 
 # Values that no step changes. What else a learner holds says ``replayable = True`` in its class: it
 # does the same operations in every step, so between steps it keeps nothing but parameters, buffers
-# and moments, decides nothing by a value of the batch, and looks up no label of D.
+# and moments, and decides nothing by a value of the batch. What reads labels of D says
+# ``reads_labels = True``, too.
 PLAIN = (
     *(FunctionType, BuiltinFunctionType, Tensor, nn.Parameter),
     *(bool, int, float, str, type(None)),
@@ -41,8 +42,7 @@ def replayable(learners: Iterable[Learner]) -> bool:
         return False
     estimator = players[0].estimator
     shared = [estimator._weighting, estimator.form, estimator.bins, *estimator.networks.values()]
-    parts = [part for learner in players for part in vars(learner).values()]
-    return all(_known(part, estimator) for part in [*players, *shared, *parts])
+    return all(_known(part, estimator) for part in [*shared, *_parts(players)])
 
 
 def recording_pays(steps: int, device: torch.device, *, captured: bool) -> bool:
@@ -56,13 +56,26 @@ def recording_pays(steps: int, device: torch.device, *, captured: bool) -> bool:
     return steps >= (LEAST_CAPTURED if captured and can_capture(device) else LEAST_STEPS)
 
 
-def _known(part: object, estimator: Estimator) -> bool:
+def _parts(players: Iterable[Learner]) -> Iterator[object]:
+    """The learners, and what they hold."""
+    for learner in players:
+        yield learner
+        yield from _leaves([*vars(learner).values()])
+
+
+def _leaves(part: object) -> Iterator[object]:
     if isinstance(part, dict):
-        return all(_known(inner, estimator) for inner in part.values())
-    if isinstance(part, list | tuple):
-        return all(_known(inner, estimator) for inner in part)
+        part = [*part.values()]
     if isinstance(part, partial):  # Hydra has a subclass of its own
-        return _known([part.func, *part.args, part.keywords], estimator)
+        part = [part.func, *part.args, part.keywords]
+    if isinstance(part, list | tuple):
+        for inner in part:
+            yield from _leaves(inner)
+    else:
+        yield part
+
+
+def _known(part: object, estimator: Estimator) -> bool:
     kind = type(part)  # a class speaks for itself alone: a subclass may do something else
     return part is estimator or kind in PLAIN or vars(kind).get("replayable") is True
 
@@ -87,9 +100,10 @@ class Recording:
         self, learners: dict[str, Learner], batch: Batch, *, captured: bool = False
     ) -> None:
         self.learners = learners
+        self.labelled = any(getattr(x, "reads_labels", False) for x in _parts(learners.values()))
         self.first: dict[str, Tensor] = {}
         self.graph = self._record(batch)
-        self.shapes = [x.shape for x in [*self._state(), *batch.tensors()]]
+        self.shapes = [x.shape for x in [*self._state(), *self._tensors(batch)]]
         self.rates = self._rates()
         self.captured = captured and can_capture(batch.tensors()[0].device)
         self.device_graph: DeviceGraph | None = None
@@ -103,13 +117,13 @@ class Recording:
         """The step as a function of all tensors that it reads."""
 
         def step(state: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
-            return self._step(batch.of(tensors))
+            return self._step(batch.of(tensors, labelled=self.labelled))
 
         for learner in self.learners.values():
             if isinstance(learner, GradientLearner):
                 for table in learner.tables:  # there before the step, so that it is kept
                     table.gradient(by_rows=learner.by_rows).start()
-        graph = make_fx(step, tracing_mode="real")(self._state(), batch.tensors())
+        graph = make_fx(step, tracing_mode="real")(self._state(), self._tensors(batch))
         hold_constants(graph)
         return graph
 
@@ -124,7 +138,7 @@ class Recording:
         state = self._state()
         if self.device_graph is not None and not self.device_graph.holds(state):
             self.device_graph = None
-        shapes = [x.shape for x in [*state, *batch.tensors()]]
+        shapes = [x.shape for x in [*state, *self._tensors(batch)]]
         return shapes == self.shapes and self._rates() == self.rates
 
     def _rates(self) -> list[float]:
@@ -141,7 +155,7 @@ class Recording:
     def _run(self, batches: Sequence[Batch]) -> Iterator[list[Tensor]]:
         state = self._state()
         for batch in batches:
-            yield self._once(state, batch.tensors())
+            yield self._once(state, self._tensors(batch))
 
     def _once(self, state: list[Tensor], changing: list[Tensor]) -> list[Tensor]:
         """Take a step; the first on a GPU loads its code, which a launch of many does not."""
@@ -168,6 +182,10 @@ class Recording:
     def _tables(self) -> list[ReplicaEmbedding]:
         networks = next(iter(self.learners.values())).estimator.networks
         return [m for m in networks.modules() if isinstance(m, ReplicaEmbedding)]
+
+    def _tensors(self, batch: Batch) -> list[Tensor]:
+        """What the learners read of a batch."""
+        return batch.tensors(labelled=self.labelled)
 
     def _state(self) -> list[Tensor]:
         """Every tensor that outlives a step."""
