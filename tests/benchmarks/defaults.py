@@ -9,7 +9,7 @@ steadier column.
 
 import argparse
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from benchmarks.bare_defaults import DefaultLoop, Size
 from benchmarks.rows import say
+from benchmarks.settings import LOOPS, finish
 from benchmarks.step import Timing, heading, peak, room
 from torch import Tensor
 
@@ -36,13 +37,6 @@ SIZES = (
     Size("10M", 10_000_000, 1_000_000, 2_000_000, 512, 16),
 )
 LARGE = 10**7  # users and items from which dense tables twice do not fit beside each other
-# replay, compiled; graph is the recorded step as one launch, on a GPU
-LOOPS = {
-    "step": (False, False),
-    "replay": (True, False),
-    "graph": (True, None),
-    "compiled": (True, True),
-}
 DENSE = "upo.core.optim.ReplicaAdam"
 HEAD = f"{'size':8} {'loop':8} {'R':>3} {'wall ms':>9} {'CPU ms':>9} {'x wall':>7} {'x CPU':>7}"
 
@@ -86,12 +80,6 @@ def make_module(
     return module
 
 
-def finished(_: None, device: str) -> None:
-    """After the device has done what was asked of it."""
-    if device != "cpu":
-        torch.cuda.synchronize()
-
-
 def measure(s: Size, replicas: int, o: argparse.Namespace) -> None:
     """Rows of the table at one size."""
     log, steps = generated_log(s), o.steps or (64 if s.batch < 1000 and s.n_users < 10**5 else 4)
@@ -101,22 +89,27 @@ def measure(s: Size, replicas: int, o: argparse.Namespace) -> None:
             bare = DefaultLoop(s, *(x.to(o.device) for x in log))
     modules = {loop: make_module(s, *log, replicas, loop, device=o.device) for loop in o.loops}
     ours = max(2, steps // replicas)
-    runs: dict[str, Callable[[int], None]] = {
-        name: lambda turn, m=module: finished(m.training_step((6 + turn * ours, ours), 0), o.device)
-        for name, module in modules.items()
-    }
-    times = {name: Timing() for name in ("bare", *runs)}
+
+    def run_bare(count: int) -> None:
+        bare.run(count)
+        finish(o.device)
+
+    def run_ours(module: StageModule, first: int, count: int) -> None:
+        module.training_step((first, count), 0)
+        finish(o.device)
+
+    times = {name: Timing() for name in ("bare", *modules)}
     if bare is not None:
-        finished(bare.run(2), o.device)  # moments
+        run_bare(2)  # moments
     with freed_memory_kept():
         for module in modules.values():
-            finished(module.training_step((0, 6), 0), o.device)  # moments, sums, the recording
+            run_ours(module, 0, 6)  # moments, sums, the recording
     for turn in range(o.turns):
         if bare is not None:
-            times["bare"].take(lambda: finished(bare.run(steps), o.device), steps)
-        for name, run in runs.items():
+            times["bare"].take(lambda: run_bare(steps), steps)
+        for name, module in modules.items():
             with freed_memory_kept():  # as a run does while it trains, and a script does not
-                times[name].take(lambda r=run, t=turn: r(t), ours)
+                times[name].take(partial(run_ours, module, 6 + turn * ours, ours), ours)
     for name, t in times.items():
         number = 1 if name == "bare" else replicas
         wall, cpu = t.wall / number, t.cpu / number

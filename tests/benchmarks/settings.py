@@ -27,6 +27,13 @@ from upo.models.weighting import ClippedPropensity
 from upo.pairs import PairSpace
 from upo.training.stage import StageModule, StagePlan
 
+# replay and compiled of a stage; graph is the recorded step as one launch, on a GPU
+LOOPS: dict[str, tuple[bool, bool | None]] = {
+    "step": (False, False),
+    "replay": (True, False),
+    "graph": (True, None),
+    "compiled": (True, True),
+}
 PLAYERS = ("adversary", "propensity", "prediction", "imputation")
 
 
@@ -59,6 +66,12 @@ class Setting:
         tables = (self.n_users + self.n_items) * (2 * self.prediction_dim + self.propensity_dim)
         width = max(self.prediction_dim, 2 * self.propensity_dim)
         return replicas * 4 * (4 * tables + 12 * self.ratio * self.batch * width) / 2**30
+
+
+def finish(device: str) -> None:
+    """Wait until a device has done what was asked of it."""
+    if device != "cpu":
+        torch.cuda.synchronize()
 
 
 def by_player(*values: float) -> dict[str, float]:

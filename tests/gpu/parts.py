@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from benchmarks.settings import SETTINGS, generated_log, make_module
+from benchmarks.settings import LOOPS, SETTINGS, finish, generated_log, make_module
 from omegaconf import DictConfig
 
 from upo.pairs import Batch
@@ -111,12 +111,13 @@ def graphs(device: str, names: list[str]) -> Iterator[Line]:
     if device == "cpu":
         return
     for name in names:
-        words = [f"trainer.precision={PRECISE}", "trainer.replay="]
-        plain = trained(name, device, words[0], words[1] + "false", "compile=false", steps=LONGER)
+        exact = f"trainer.precision={PRECISE}"
+        slow = (exact, "trainer.replay=false", "compile=false")
+        plain = trained(name, device, *slow, steps=LONGER)
         kinds: list[object] = []
         keep = partial(_noting, kinds)
         with patched(StageModule, "_steps", keep):
-            launched = trained(name, device, words[0], words[1] + "true", steps=LONGER)
+            launched = trained(name, device, exact, "trainer.replay=true", steps=LONGER)
         gap = difference(launched, plain)
         recorded = [kind for kind in kinds if kind is not None]
         captured = [kind for kind in recorded if kind.device_graph is not None]
@@ -211,41 +212,30 @@ def bfloat(device: str, names: list[str]) -> Iterator[Line]:
         yield Line("bf16", f"{name}, ncf", gap, BFLOAT, gap <= BFLOAT)
 
 
-# replay, compiled
-WAYS = {"step": (False, False), "replay": (True, False), "graph": (True, None)}
-COMPILED = {"compiled": (True, True)}  # with the compiler's half a minute
-
-
 def times(device: str, replicas: list[int]) -> Iterator[Line]:
     """Milliseconds of a step of UPO-DR, all players, over the number of replicas."""
     for number, setting in enumerate(SETTINGS):
         log = generated_log(setting)
         for count in replicas:
-            ways = dict(WAYS)
-            if device == "cpu":
-                del ways["graph"]
-            elif number == 0 and count == replicas[-1]:
-                ways |= COMPILED
-            for way, kind in ways.items():
+            ways = ["step", "replay"] if device == "cpu" else ["step", "replay", "graph"]
+            if device != "cpu" and number == 0 and count == replicas[-1]:
+                ways.append("compiled")  # with the compiler's half a minute
+            for way in ways:
                 subject = f"{setting.name}, R = {count}, {way}"
-                value = _milliseconds(make_module(setting, *log, count), device, *kind)
+                value = _milliseconds(make_module(setting, *log, count), device, *LOOPS[way])
                 yield Line("ms", subject, value / count, math.nan, None, "of a step and replica")
 
 
 def _milliseconds(module: StageModule, device: str, replay: bool, compiled: bool | None) -> float:
-    module.to("cuda" if device == "gpu" else "cpu")
+    place = "cuda" if device == "gpu" else "cpu"
+    module.to(place)
     module.replay, module.compiled = replay, compiled
     module.training_step((0, 3), 0)  # makes what is made once
     size, least = min(32, module.train_dataloader().size), math.inf
     for turn in range(3):
-        _finish(device)
+        finish(place)
         start = time.perf_counter()
         module.training_step((3 + turn * size, size), 0)
-        _finish(device)
+        finish(place)
         least = min(least, (time.perf_counter() - start) * 1e3 / size)
     return least
-
-
-def _finish(device: str) -> None:
-    if device == "gpu":
-        torch.cuda.synchronize()

@@ -9,14 +9,13 @@ from itertools import chain
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.torch_version import TorchVersion
 
 from upo.core.console import signals_first
 from upo.errors import InputError
 from upo.learners.base import GradientLearner
 from upo.pairs.space import Batch
-from upo.training.recording import Recording
+from upo.training.recording import Recording, traced
 
 # Compiling takes some 20 seconds, and saves about 1 ms a step or 0.5 microseconds a pair.
 LEAST_STEPS, LEAST_PAIRS = 15_000, 60_000_000
@@ -94,7 +93,7 @@ class CompiledStep(Recording):
 
         inputs = [*state, *tensors, *rates]
         try:
-            graph = make_fx(step, tracing_mode="real")(*inputs)
+            graph = traced(step, *inputs)
         finally:
             self._forget_gradients()
             with torch.no_grad():

@@ -9,9 +9,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from types import BuiltinFunctionType, FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from upo.core import distributed
@@ -80,6 +82,13 @@ def _known(part: object, estimator: Estimator) -> bool:
     return part is estimator or kind in PLAIN or vars(kind).get("replayable") is True
 
 
+def traced(step: Callable[..., list[Tensor]], *inputs: Any) -> GraphModule:
+    """The operations of a step, which is taken; what lies in host memory is moved once."""
+    graph: GraphModule = make_fx(step, tracing_mode="real")(*inputs)
+    hold_constants(graph)
+    return graph
+
+
 class Recording:
     """A step of some learners, to be replayed on batches of the same shape.
 
@@ -123,9 +132,7 @@ class Recording:
             if isinstance(learner, GradientLearner):
                 for table in learner.tables:  # there before the step, so that it is kept
                     table.gradient(by_rows=learner.by_rows).start()
-        graph = make_fx(step, tracing_mode="real")(self._state(), self._tensors(batch))
-        hold_constants(graph)
-        return graph
+        return traced(step, self._state(), self._tensors(batch))
 
     def _step(self, batch: Batch) -> list[Tensor]:
         for name, learner in self.learners.items():
