@@ -34,6 +34,14 @@ def endless(task):
     time.sleep(600)
 
 
+LOCKS = []
+
+
+def locked(task):
+    LOCKS.append(multiprocessing.RLock())  # as every progress bar has; kept as long as the process
+    return task
+
+
 def test_every_task_is_answered_elsewhere():
     found = list(in_processes(answer, range(5), 2))
     assert sorted(task for task, _, _ in found) == list(range(5))
@@ -54,16 +62,24 @@ def test_an_answer_that_nobody_waits_for_ends_with_its_process():
     assert not multiprocessing.active_children()
 
 
+def started(code, **kwargs):
+    """A process that imports this module as ``t``."""
+    path = os.pathsep.join(filter(None, sys.path))
+    words = [sys.executable, "-c", f"import test_parallel as t; {code}"]
+    return subprocess.Popen(words, text=True, env={**os.environ, "PYTHONPATH": path}, **kwargs)
+
+
+def test_a_process_that_is_done_cleans_up():
+    code = "print(sorted(t.in_processes(t.locked, [1, 2, 3], 2)))"
+    with started(code, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asks:
+        out, said = asks.communicate()
+    assert (out, said) == ("[1, 2, 3]\n", "")  # the tracker of locks says which were left
+
+
 @pytest.mark.slow
 def test_they_end_with_a_process_that_is_killed():
-    code = "import test_parallel as t; list(t.in_processes(t.endless, [1, 2], 2))"
-    path = os.pathsep.join(filter(None, sys.path))
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    ) as asks:
+    code = "list(t.in_processes(t.endless, [1, 2], 2))"
+    with started(code, stdout=subprocess.PIPE) as asks:
         workers = [int(asks.stdout.readline()) for _ in range(2)]
         asks.kill()
     until = time.monotonic() + 30

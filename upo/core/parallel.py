@@ -39,6 +39,7 @@ def in_processes(
         waiting: list[Future[Result]] = [pool.submit(work, task) for task in tasks]
         for done in as_completed(waiting):
             yield done.result()
+        pool.shutdown()  # with nothing left to do they end by themselves, and clean up
     except BrokenProcessPool as error:
         raise InputError(
             f"the system has ended one of {jobs} processes, as it does where memory runs out; the "
