@@ -105,7 +105,8 @@ def fit(
         UnseenIdsWarning: If most rows of ``test`` have a user or an item that ``train`` lacks.
         UselessModelWarning: If the model of a seed is not better than the constant prediction by
             two standard errors, in log-loss (or squared error) on the validation rows.
-        UselessWeightsWarning: If most rows of the log lie at the clip, or have one propensity.
+        UselessWeightsWarning: If most rows of the log lie at the clip and the others' weights
+            differ little, or if all have one propensity.
     """
     _given(train)
     progress = flag("progress", progress)

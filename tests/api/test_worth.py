@@ -102,11 +102,15 @@ ROW = {
         ({"val_gain_error": 0.015}, ["no better"]),  # two standard errors, not more
         ({"val_gain_error": float("nan")}, ["cannot be told"]),
         ({"val_log_loss": float("nan")}, ["no better"]),
-        ({"clip_share": 0.51}, ["51% of the log's rows"]),
+        ({"clip_share": 0.51, "effective_sample_size": 0.95}, ["51% of the log's rows"]),
+        ({"clip_share": 0.51, "effective_sample_size": 0.85}, []),  # the other half differs enough
         ({"clip_share": 0.5}, []),
         ({"effective_sample_size": 0.99995}, ["all alike"]),
         ({"clip_share": float("nan"), "effective_sample_size": float("nan")}, []),
-        ({"val_log_loss": 0.7, "clip_share": 1.0}, ["no better", "100%"]),
+        (
+            {"val_log_loss": 0.7, "clip_share": 1.0, "effective_sample_size": 1.0},
+            ["no better", "100%"],
+        ),
     ],
 )
 def test_remarks_on_rows(change, said):

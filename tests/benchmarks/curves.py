@@ -10,6 +10,7 @@ import csv
 import sys
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from upo.data.battery import LOGS
 from upo.figures.png import save
 from upo.figures.style import LINES, MARKERS, MUTED, PALETTE, styled
+from upo.models.weighting import LEAST
 from upo.runs.compose import composed
 from upo.runs.experiment import Experiment
 
@@ -34,10 +36,17 @@ class Curve:
     keys: tuple[str, ...]
     values: tuple[float, ...]
 
-    def setting(self, value: float, defaults: dict[str, float]) -> dict[str, float]:
+    def setting(self, value: float, config: DictConfig) -> dict[str, float]:
         """All keys in the proportion of their defaults."""
-        first = defaults[self.keys[0]]
-        return {key: value * defaults[key] / first for key in self.keys}
+        key, *others = self.keys
+        default = partial(OmegaConf.select, config)
+        return {key: value} | {x: value * default(x) / default(key) for x in others}
+
+    @property
+    def default(self) -> float:
+        """The default, or the least that the log may make it."""
+        value = OmegaConf.select(composed_for(self, "tiny"), self.keys[0])
+        return LEAST if value == "auto" else float(value)
 
 
 PREDICTION = "estimator.learners.prediction"
@@ -58,8 +67,7 @@ def composed_for(curve: Curve, log: str) -> DictConfig:
 def measured(curve: Curve, log: str, seed: int) -> list[float]:
     """Best held-out log-loss of each value of a curve."""
     config = composed_for(curve, log)
-    defaults = {key: float(OmegaConf.select(config, key)) for key in curve.keys}
-    settings = [curve.setting(value, defaults) for value in curve.values]
+    settings = [curve.setting(value, config) for value in curve.values]
     stage = Experiment(config, progress=False).tried(settings, [seed])
     return [float(x) for x in stage.best]
 
@@ -82,8 +90,7 @@ def drawn(rows: list[dict[str, str]], path: Path) -> None:
                 marker=MARKERS[n % len(MARKERS)],
                 label=log,
             )
-        default = OmegaConf.select(composed_for(curve, "tiny"), curve.keys[0])
-        panel.axvline(float(default), color=MUTED, linewidth=1.0, zorder=0)
+        panel.axvline(curve.default, color=MUTED, linewidth=1.0, zorder=0)
         panel.set(xscale="log", xlabel=f"{curve.name} (row {curve.row}; line: default)")
     panels[0].set(ylabel="held-out log-loss less the least of the log")
     panels[0].set_yscale("symlog", linthresh=0.01)

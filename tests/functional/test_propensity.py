@@ -16,6 +16,7 @@ from upo.functional.propensity import (
     bin_residuals,
     binned_upo_loss,
     clip_propensity,
+    sample_size_clip,
     sigmoid,
     upo_loss,
 )
@@ -265,6 +266,31 @@ def test_clipped_propensities_divide_safely_from_both_sides(dtype, p_min):
     floor = torch.as_tensor(p_min, dtype=dtype).expand(2, 1)
     assert torch.equal(p_hat, raw.clamp(max=P_MAX).clamp(min=floor))
     assert torch.equal(p_hat[:, 2], raw[:, 2])
+
+
+def share_left(p, c):
+    w = 1 / p.clamp(min=c)
+    return float(w.mean().square() / w.square().mean())
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8, 0.99])
+@pytest.mark.parametrize("spread", [0.5, 1.5, 3.0])
+def test_the_clip_by_sample_size_leaves_that_share_and_no_lower_one_does(share, spread):
+    g = torch.Generator().manual_seed(3)
+    p = torch.sigmoid(spread * torch.randn(5000, generator=g, dtype=torch.float64) - 4)
+    c = sample_size_clip(p, share)
+    if share_left(p, float(p.min())) >= share:
+        assert c == 0.0
+    else:
+        assert share_left(p, c) == pytest.approx(share, abs=1e-5)
+        assert share_left(p, c * (1 - 1e-3)) < share
+    # a clip in other units is the same clip
+    assert sample_size_clip(p / 8, share) == pytest.approx(c / 8, rel=1e-5)
+
+
+@pytest.mark.parametrize("p", [[0.2], [0.2, 0.2], [1.0, 1.0]])
+def test_equal_propensities_need_no_clip(p):
+    assert sample_size_clip(torch.tensor(p), 0.8) == 0.0
 
 
 def test_the_gradient_of_the_clip():

@@ -163,6 +163,8 @@ def test_a_row_is_searched_over_its_own_strengths(name):
     assert any(key.endswith(OWN[name]) for key in keys)
     assert not keys & set(space.left_out)
     clip = space.ranges.get("estimator.weighting.p_min")
+    weighting = composed([f"estimator={name}"]).estimator.get("weighting") or {}
+    assert (clip is not None) == ("p_min" in weighting)  # `auto`, where no value is
     assert clip is None or clip.kind == "log0"
     assert ("estimator.second.lr" in keys) == (name in OF_TWO)
 

@@ -47,6 +47,30 @@ def smoothed_margins(counts: Tensor, density: float, smoothing: Tensor) -> Tenso
     return density * n / n.mean(-1, keepdim=True)
 
 
+def margin_logits(
+    users: Tensor, items: Tensor, density: float, smoothing: float | None = None
+) -> list[tuple[Tensor, Tensor]]:  # [R, U], [R, I] -> R x ([U], [I])
+    """Additive logits whose margins are those of the counts, smoothed; of each replica.
+
+    Args:
+        users: Observed cells of each user.
+        items: Observed cells of each item.
+        density: Share of all cells that are observed, in (0, 1].
+        smoothing: Pseudo-cells above 0; None for those of :func:`chance_pseudocounts`.
+
+    Source: :func:`smoothed_margins` and :func:`additive_logits`.
+    """
+    margins = []
+    for counts in (users, items):
+        pseudo = (
+            chance_pseudocounts(counts, density)
+            if smoothing is None
+            else torch.full((len(counts),), smoothing)
+        )
+        margins.append(smoothed_margins(counts, density, pseudo))
+    return [additive_logits(rows, columns) for rows, columns in zip(*margins, strict=True)]
+
+
 def additive_logits(rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:  # [U], [I] -> [U], [I]
     r"""Logits of the additive model with given margins.
 

@@ -1,5 +1,6 @@
 """Losses of the propensity game, and the one place where propensities are clipped."""
 
+import math
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from upo.core.distributed import batch_sum, gather_rows, sum_across_ranks
 from upo.functional.binning import bin_sums, bins_from_edges, equal_mass_edges, equal_width_bins
+from upo.functional.diagnostics import effective_sample_size
 
 P_MAX = 1.0 - 1e-6
 P_LEAST = 1e-6  # below any clip that is asked for; 1 / p_hat stays a number
@@ -62,6 +64,37 @@ def lower_clip(p_min: float | Tensor) -> float | Tensor:
     if isinstance(p_min, Tensor):
         return p_min.clamp(P_LEAST, 1.0)
     return min(max(p_min, P_LEAST), 1.0)
+
+
+def sample_size_clip(p_hat: Tensor, share: float) -> float:  # [N]
+    r"""The least lower clip c that leaves the weights an effective sample size of a share.
+
+    .. math:: \min\Bigl\{c:\frac{(\sum w)^2}{n\sum w^2}\ge\text{share}\Bigr\},\qquad
+        w=\frac1{\max(\hat p,c)}
+
+    The effective sample size grows with c, to 1 where no propensity is above it.
+
+    Source: as :func:`clip_propensity`, and Kish, Survey Sampling, 1965.
+
+    Args:
+        p_hat: Propensities of observed pairs, above 0.
+        share: In (0, 1).
+
+    Returns:
+        c to a relative 1e-6; 0 where no clip is needed.
+    """
+    p = p_hat.double()
+
+    def enough(clip: float) -> bool:
+        return float(effective_sample_size(1.0 / p.clamp(min=clip))) >= share * len(p)
+
+    if enough(0.0):
+        return 0.0
+    low, high = float(p.min().log()), float(p.max().log())
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (low, middle) if enough(math.exp(middle)) else (middle, high)
+    return math.exp(high)
 
 
 def bin_index(p_hat: Tensor, num_bins: int, binning: str) -> Tensor:  # [R, B] -> [R, B]

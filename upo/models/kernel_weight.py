@@ -13,7 +13,7 @@ from upo.functional.kernels import KERNELS, pair_kernel
 from upo.functional.propensity import P_MAX, clip_propensity
 from upo.models.estimator import Estimator
 from upo.models.neighbours import ReferencePairs
-from upo.models.weighting import ClippedPropensity
+from upo.models.weighting import Auto, ClippedPropensity
 from upo.pairs import Pairs
 
 LINKS = ("exp", "sigmoid")
@@ -47,7 +47,7 @@ class KernelWeight(ClippedPropensity):
         base: str = "propensity",
         link: str = "exp",
         weight_network: str = "weight",
-        p_min: Hyper = 0.2,
+        p_min: Hyper | Auto = 0.2,
         relative: bool = True,
         network: str = "propensity",
     ) -> None:

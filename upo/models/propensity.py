@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from upo.core.layers import ReplicaEmbedding, Sizes, dot, normal
 from upo.core.optim import Hyper
 from upo.errors import InputError
-from upo.functional.margins import additive_logits, chance_pseudocounts, smoothed_margins
+from upo.functional.margins import margin_logits
 from upo.models.factorization import check_dim
 from upo.models.plain import Plain
 
@@ -129,15 +129,9 @@ class MarginTerms(nn.Module):
         )
         if sizes.log is None:
             return
-        margins = []
-        for counts in sizes.log.cells_by_id():
-            given = torch.full((len(counts),), smoothing or 0.0)
-            found = chance_pseudocounts(counts.cpu(), sizes.density)
-            shape = found if smoothing is None else given
-            margins.append(smoothed_margins(counts.cpu(), sizes.density, shape))
+        users, items = (counts.cpu() for counts in sizes.log.cells_by_id())
         center = math.log(sizes.density / (1 - sizes.density)) if sizes.density < 1 else 0.0
-        for r, (rows, columns) in enumerate(zip(*margins, strict=True)):
-            a, b = additive_logits(rows, columns)
+        for r, (a, b) in enumerate(margin_logits(users, items, sizes.density, smoothing)):
             self.user.put(r, a[:, None])
             self.item.put(r, b[:, None] - center)  # the intercept starts there
 

@@ -8,8 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from upo.functional.margins import margin_logits
+from upo.functional.propensity import sample_size_clip
 from upo.pairs.target import Target
 from upo.tables.numbering import BLOCK
+
+SAMPLE = 2**20  # rows of a large log that stand for all
 
 
 class Log(Protocol):
@@ -27,6 +31,10 @@ class Log(Protocol):
     @property
     def replicas(self) -> int:
         """R."""
+
+    @property
+    def density(self) -> float:
+        """|O| / |D|."""
 
     @property
     def features(self) -> tuple[Tensor | None, Tensor | None]:
@@ -88,6 +96,24 @@ class LogSummary:
         """Observed cells of D of each user and item that are no held-out cells of the replica."""
         space = self.space
         return self._counts(lambda rows: space.in_train_cells(space.keys[rows]))
+
+    def sparing_clip(self, share: float) -> float:
+        """The clip that leaves this share of the log's rows as effective sample size, in (0, 1).
+
+        Weights are those of the log's margins, held-out rows included: the same for all replicas.
+        Of a large log, 2^20 evenly spread rows speak.
+        """
+        space, n = self.space, (self.space.n_users, self.space.n_items)
+        keys = space.keys.cpu()
+        counts = [torch.zeros(1, size, dtype=torch.int64) for size in n]
+        for part in torch.split(keys, BLOCK):
+            u = torch.div(part, space.n_items, rounding_mode="floor")
+            for count, index in zip(counts, (u, part - u * space.n_items), strict=True):
+                count[0] += torch.bincount(index, minlength=count.shape[1])
+        ((a, b),) = margin_logits(counts[0], counts[1], space.density)
+        some = keys[:: -(-len(keys) // SAMPLE)]
+        u = torch.div(some, space.n_items, rounding_mode="floor")
+        return sample_size_clip(torch.sigmoid(a[u] + b[some - u * space.n_items]), share)
 
     def _counts(self, inside: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         space = self.space

@@ -8,7 +8,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -118,6 +118,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return True
     if origin in (Union, types.UnionType):
         return any(_fits(value, part) for part in inner)
+    if origin is Literal:
+        return value in inner
     if origin in (list, Sequence) and inner:
         return isinstance(value, list) and all(_fits(each, inner[0]) for each in value)
     if origin in (dict, Mapping) and inner:
@@ -141,6 +143,8 @@ def _words(hint: Any) -> Iterator[str]:
     if origin in (Union, types.UnionType):
         for part in inner:
             yield from _words(part)
+    elif origin is Literal:
+        yield from map(str, inner)
     elif origin in (list, Sequence):
         yield f"a list (each {' or '.join(_words(inner[0]))})"
     elif origin in (dict, Mapping):

@@ -10,6 +10,7 @@ from upo.training.stack import REMEDY
 
 MOST = 0.5  # a larger share of the log at the clip is remarked on
 SPELLED = {"log_loss": "log-loss", "mse": "squared error"}
+NEARLY_ALL = 0.9  # effective sample size up to which the others do tell something
 ALIKE = 0.9999  # effective sample size at which weights differ by 1 %
 
 
@@ -61,14 +62,15 @@ def useless_model(rows: Sequence[Row]) -> str | None:
 
 
 def useless_weights(rows: Sequence[Row]) -> str | None:
-    """A sentence if most weights of the log are one and the same."""
+    """A sentence if most weights of the log are one and the same, and the others tell little."""
     shares, sizes = (
         [float(row.get(name, math.nan)) for row in rows]
         for name in ("clip_share", "effective_sample_size")
     )
-    if any(share > MOST for share in shares):
+    clipped = [p for p, n in zip(shares, sizes, strict=True) if p > MOST and not n < NEARLY_ALL]
+    if clipped:
         return (
-            f"{max(shares):.0%} of the log's rows have a propensity below the clip, so they carry "
+            f"{max(clipped):.0%} of the log's rows have a propensity below the clip, so they carry "
             "one and the same weight; lower estimator.weighting.p_min (0 is no clip)."
         )
     if any(size > ALIKE for size in sizes):

@@ -139,6 +139,8 @@ class _Keys:
                 return False
             node = node[part]
         value = OmegaConf.select(self.config, key)
+        if value == "auto":  # a number by a rule
+            value = 0.0
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         before = OmegaConf.to_container(node)

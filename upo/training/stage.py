@@ -126,6 +126,8 @@ class StageModule(L.LightningModule):
         return Chunks(1, 1)
 
     def on_fit_start(self) -> None:
+        if self.estimator.has_propensity:  # a clip by the log is found before a step is recorded
+            self.estimator.weighting.floor(self.estimator)
         if self.first_epoch:
             return
         for learner in self.learners.values():
