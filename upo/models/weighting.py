@@ -39,7 +39,7 @@ class ClippedPropensity:
     ) -> None:
         self.relative, self.network = relative, network
         self.p_min: Hyper | None = None  # by the log
-        if p_min == "auto":
+        if isinstance(p_min, str) and p_min == "auto":
             return
         try:
             values = torch.as_tensor(p_min)
