@@ -13,6 +13,8 @@ from typing import TypeVar
 from upo.core.console import quiet
 from upo.errors import InputError
 
+CLEANING = 5.0  # seconds that a process may take to end once all is done
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -35,11 +37,12 @@ def in_processes(
     """
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(jobs, _context(work), _begin, (jobs,))
+    patience = 0.0
     try:
         waiting: list[Future[Result]] = [pool.submit(work, task) for task in tasks]
         for done in as_completed(waiting):
             yield done.result()
-        pool.shutdown()  # with nothing left to do they end by themselves, and clean up
+        patience = CLEANING
     except BrokenProcessPool as error:
         raise InputError(
             f"the system has ended one of {jobs} processes, as it does where memory runs out; the "
@@ -49,6 +52,7 @@ def in_processes(
         pool.shutdown(wait=False, cancel_futures=True)
         ours = [process for process in multiprocessing.active_children() if process not in others]
         for process in ours:
+            process.join(patience)  # with nothing left to do they end by themselves, and clean up
             process.terminate()
         for process in ours:
             process.join()
