@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from upo.data.battery import LOGS
 from upo.figures.png import save
 from upo.figures.style import LINES, MARKERS, MUTED, PALETTE, styled
-from upo.models.weighting import LEAST
+from upo.pairs.summary import LEAST
 from upo.runs.compose import composed
 from upo.runs.experiment import Experiment
 

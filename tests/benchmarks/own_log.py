@@ -106,9 +106,9 @@ def timed(make) -> tuple[object, str]:
     return made, f"{cpu:.0f} s of CPU, {wall:.0f} s wall, peak {peak() / 1024:.2f} GiB"
 
 
-def fit(o: argparse.Namespace) -> None:
+def fit(o: argparse.Namespace, log: pd.DataFrame, *known: pd.DataFrame) -> None:
     """Predictions beside those of users and items alone."""
-    train, test = split(tables(Path(os.environ["UPO_DATA_DIR"]) / "ml-100k")[0], o.seed)
+    train, test = split(log, o.seed)
     say(f"{len(train):,} rows of train, {len(test):,} of test")
     ridge, p = user_and_item_model(train, test)
     judged(f"user + item, ridge {ridge:g}", p, test)
@@ -133,9 +133,9 @@ def smoothed_means(train: pd.DataFrame, test: pd.DataFrame) -> pd.Series:
     return found
 
 
-def rating(o: argparse.Namespace) -> None:
+def rating(o: argparse.Namespace, log: pd.DataFrame, *known: pd.DataFrame) -> None:
     """Predicted ratings beside means."""
-    train, test = split(tables(Path(os.environ["UPO_DATA_DIR"]) / "ml-100k")[0], o.seed)
+    train, test = split(log, o.seed)
     found = {"mean": train.rating.mean(), "user + item means": smoothed_means(train, test)}
     for name in o.estimators:
         model = upo.fit(train, estimator=name, seeds=o.seeds, target="rating", progress=o.progress)
@@ -163,9 +163,9 @@ def beside(model: upo.Propensity, train: pd.DataFrame, rows: pd.DataFrame, share
     )
 
 
-def propensity(o: argparse.Namespace) -> None:
+def propensity(o: argparse.Namespace, log: pd.DataFrame, *known: pd.DataFrame) -> None:
     """Learned over observed, and findings, for each correction."""
-    log, users, films = tables(Path(os.environ["UPO_DATA_DIR"]) / "ml-100k")
+    users, films = known
     train, test = split(log, o.seed)
     for kind in o.kinds:
         for calibrate in o.calibrate:
@@ -207,7 +207,8 @@ def main() -> None:
             subprocess.run([sys.executable, *sys.argv, "--piece", piece], check=True)
         return
     warnings.simplefilter("ignore")
-    {"fit": fit, "rating": rating, "propensity": propensity}[o.piece](o)
+    piece = {"fit": fit, "rating": rating, "propensity": propensity}[o.piece]
+    piece(o, *tables(Path(os.environ["UPO_DATA_DIR"]) / "ml-100k"))
 
 
 if __name__ == "__main__":

@@ -59,9 +59,9 @@ def test_a_clip_by_the_log_is_the_same_for_every_replica_and_share_held_out():
 
 
 def test_rows_of_large_logs_stand_for_all(monkeypatch):
-    every = skewed().sparing_clip
+    every = skewed().clip
     monkeypatch.setattr("upo.pairs.summary.SAMPLE", 400)
-    some = skewed().sparing_clip
+    some = skewed().clip
     # 400 of 1,900 rows: an effective sample size is then known to 3 %, and the clip to some 10 %
     assert some != every
     assert some == pytest.approx(every, rel=0.3)

@@ -12,7 +12,6 @@ from upo.models.estimator import Estimator
 from upo.pairs import Pairs
 
 Auto = Literal["auto"]
-LEAST = 0.5  # of the density: the least clip of `p_min: auto`
 
 
 class ClippedPropensity:
@@ -72,8 +71,7 @@ class ClippedPropensity:
 
     def _floor(self, estimator: Estimator) -> float | Tensor:
         if self.p_min is None:
-            space = estimator.space
-            return lower_clip(max(LEAST * space.density, space.sparing_clip))
+            return lower_clip(estimator.space.clip)
         floor = per_replica(self.p_min, estimator.space.replicas, "estimator.weighting.p_min")
         scale = estimator.space.density if self.relative else 1.0
         if isinstance(floor, float):

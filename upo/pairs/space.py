@@ -23,7 +23,6 @@ from upo.pairs.summary import LogSummary
 from upo.pairs.target import POSITIVE, Target, target_of
 from upo.pairs.uniform import UniformSample
 
-SAMPLE_SIZE = 0.8  # effective, of the rows of a log, that `p_min: auto` leaves its weights
 HELD_CELLS = 0.1  # of D, where a stage chooses its epoch by the propensities of held-out cells
 
 
@@ -195,9 +194,9 @@ class PairSpace(nn.Module):
         return self.n_observed / self.n_pairs
 
     @cached_property
-    def sparing_clip(self) -> float:
-        """The clip that leaves the weights of the log's margins most of its rows."""
-        return LogSummary(self).sparing_clip(SAMPLE_SIZE)
+    def clip(self) -> float:
+        """The lower clip of ``p_min: auto``."""
+        return LogSummary(self).clip()
 
     def find(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Row in the log (arbitrary where absent) and whether it is there; both of users' shape."""

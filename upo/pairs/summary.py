@@ -13,6 +13,9 @@ from upo.functional.propensity import sample_size_clip
 from upo.pairs.target import Target
 from upo.tables.numbering import BLOCK
 
+# `p_min: auto`
+LEAST = 0.5  # of the density
+SAMPLE_SIZE = 0.8  # effective, of the rows, that is left
 SAMPLE = 2**20  # rows of a large log that stand for all
 
 
@@ -64,13 +67,12 @@ class LogSummary:
 
     def logged(self) -> tuple[Tensor, Tensor]:
         """Users and items with rows in the log, held-out rows included."""
-        space = self.space
-        sizes, device = (space.n_users, space.n_items), space.keys.device
-        users, items = (torch.zeros(n, dtype=torch.bool, device=device) for n in sizes)
-        for keys in torch.split(space.keys, BLOCK):
-            u = torch.div(keys, space.n_items, rounding_mode="floor")
+        users, items = (
+            torch.zeros(n, dtype=torch.bool, device=self.space.keys.device) for n in self._sizes
+        )
+        for u, i in self._rows():
             users[u] = True
-            items[keys - u * space.n_items] = True
+            items[i] = True
         return users, items
 
     def mean_output(self) -> Tensor:  # [R] float64
@@ -97,35 +99,47 @@ class LogSummary:
         space = self.space
         return self._counts(lambda rows: space.in_train_cells(space.keys[rows]))
 
-    def sparing_clip(self, share: float) -> float:
-        """The clip that leaves this share of the log's rows as effective sample size, in (0, 1).
+    def clip(self) -> float:
+        """The lower clip of ``p_min: auto``, the same for all replicas.
 
-        Weights are those of the log's margins, held-out rows included: the same for all replicas.
-        Of a large log, 2^20 evenly spread rows speak.
+        ``LEAST`` times the density, or more where weights by the log's margins, held-out rows
+        included, would have an effective sample size of less than ``SAMPLE_SIZE`` of its rows. Of a
+        large log, 2^20 evenly spread rows speak.
         """
-        space, n = self.space, (self.space.n_users, self.space.n_items)
-        keys = space.keys.cpu()
-        counts = [torch.zeros(1, size, dtype=torch.int64) for size in n]
-        for part in torch.split(keys, BLOCK):
-            u = torch.div(part, space.n_items, rounding_mode="floor")
-            for count, index in zip(counts, (u, part - u * space.n_items), strict=True):
-                count[0] += torch.bincount(index, minlength=count.shape[1])
-        ((a, b),) = margin_logits(counts[0], counts[1], space.density)
-        some = keys[:: -(-len(keys) // SAMPLE)]
-        u = torch.div(some, space.n_items, rounding_mode="floor")
-        return sample_size_clip(torch.sigmoid(a[u] + b[some - u * space.n_items]), share)
+        space = self.space
+        users, items = (torch.zeros(1, n, dtype=torch.int64) for n in self._sizes)
+        for u, i in self._rows():
+            users += torch.bincount(u, minlength=space.n_users).cpu()
+            items += torch.bincount(i, minlength=space.n_items).cpu()
+        ((a, b),) = margin_logits(users, items, space.density)
+        u, i = self._pairs(space.keys[:: -(-space.n_observed // SAMPLE)].cpu())
+        return max(LEAST * space.density, sample_size_clip(torch.sigmoid(a[u] + b[i]), SAMPLE_SIZE))
 
     def _counts(self, inside: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         space = self.space
-        device, replicas = space.keys.device, space.replicas
-        sizes = (space.n_users, space.n_items)
-        users, items = (torch.zeros(replicas, n, dtype=torch.int64, device=device) for n in sizes)
+        users, items = (
+            torch.zeros(space.replicas, n, dtype=torch.int64, device=space.keys.device)
+            for n in self._sizes
+        )
         for rows in self._blocks():
             keep = inside(rows).long()
-            u = torch.div(space.keys[rows], space.n_items, rounding_mode="floor")
+            u, i = self._pairs(space.keys[rows])
             users.scatter_add_(1, u, keep)
-            items.scatter_add_(1, space.keys[rows] - u * space.n_items, keep)
+            items.scatter_add_(1, i, keep)
         return users, items
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        return self.space.n_users, self.space.n_items
+
+    def _pairs(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Users and items of keys."""
+        users = torch.div(keys, self.space.n_items, rounding_mode="floor")
+        return users, keys - users * self.space.n_items
+
+    def _rows(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Users and items of all rows, block by block."""
+        return map(self._pairs, torch.split(self.space.keys, BLOCK))
 
     def _blocks(self) -> Iterator[Tensor]:  # [R, b]
         rows = torch.arange(self.space.n_observed, device=self.space.keys.device)
