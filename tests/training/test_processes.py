@@ -271,9 +271,11 @@ def test_a_launcher_gives_the_files_and_figures_of_one_process(tmp_path, one, la
     assert len(found) == len(expected) == 1
     for name, value in expected[0].items():
         if name != "train_seconds":
-            # float32 sums in another order, over 20 steps at most
+            # float32 sums in another order, over 20 steps at most; of two scores that are nearly
+            # equal another may then be the larger: each such pair moves the AUC by some 4e-6
+            bound = 2e-5 if name == "auc" else 1e-6
             assert found[0][name] == value or float(found[0][name]) == pytest.approx(
-                float(value), abs=1e-6
+                float(value), abs=bound
             )
     assert wrote[0] >= {"results.csv", "summary.json", "debias.pt"}
     assert {name for name in wrote[0] if not name.startswith(".")} >= {
