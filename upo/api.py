@@ -206,6 +206,7 @@ def fit(
         },
         about={"data": report(data), "protocol": experiment.label},
         target=target,
+        out_of_fold=result.out_of_fold,
     )
 
 

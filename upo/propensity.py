@@ -22,6 +22,7 @@ from upo.errors import InputError, UselessWeightsWarning
 from upo.evaluation.overlap import weight_columns
 from upo.fitted import Fitted, NotFittedError, load
 from upo.fitted.model import OBSERVED
+from upo.fitted.pair_table import with_columns
 from upo.fitted.settings import as_library, composed_run, flat, plain, resolved
 from upo.runs.experiment import Experiment
 from upo.runs.remarks import useless_weights
@@ -69,6 +70,7 @@ class Propensity:
         self.user, self.item, self.observed = user, item, observed
         self.progress, self.overrides = progress, overrides
         self._model: Fitted | None = None
+        self._features: tuple[Any, Any] = (None, None)
 
     def __repr__(self) -> str:
         shown = f"{self.kind!r}, calibrate={self.calibrate!r}"
@@ -101,6 +103,7 @@ class Propensity:
                 progress=flag("progress", self.progress),
                 params={"propensity": {**params, "observed": self.observed}},
             )
+        self._features = user_features, item_features
         return self
 
     def cross_fit(
@@ -197,18 +200,50 @@ class Propensity:
 
     propensity = predict  # as of any fitted model
 
-    def pairs(self, unobserved: int = 100_000, *, seed: int = 0) -> pd.DataFrame:
-        """The observed pairs and a sample of the others: what ``upo.audit`` takes."""
-        return self.model.pairs(unobserved, seed=seed)
+    def pairs(
+        self, unobserved: int = 100_000, *, seed: int = 0, out_of_fold: bool = False
+    ) -> pd.DataFrame:
+        """The observed pairs and a sample of the others: what ``upo.audit`` takes.
 
-    def audit(self, unobserved: int = 100_000, **settings: Any) -> Audit:
-        """The audit of these propensities over D; arguments as in ``upo.audit``.
-
-        It asks the pairs that the propensity was fitted to, so it finds what the fit left, not
-        what it learned by heart.
+        Arguments as in ``Fitted.pairs``.
         """
+        return self.model.pairs(unobserved, seed=seed, out_of_fold=out_of_fold)
+
+    def audit(
+        self,
+        unobserved: int = 100_000,
+        *,
+        user_features: Any = None,
+        item_features: Any = None,
+        out_of_fold: bool | None = None,
+        **settings: Any,
+    ) -> Audit:
+        """The audit of these propensities over D, by features, too.
+
+        Args:
+            unobserved: Most pairs drawn outside the log.
+            user_features: A table with a row for each user; that of ``fit`` if not given, which a
+                saved model does not keep.
+            item_features: The same for items.
+            out_of_fold: Ask what has not seen the pair, see ``Fitted.pairs``; if not given, where
+                the propensity is calibrated. Otherwise the audit asks the pairs that the propensity
+                was fitted to: it finds what the fit left, and what is right for other rows may look
+                wrong.
+            **settings: As in ``upo.audit``.
+
+        Raises:
+            InputError: If a table or an argument is wrong.
+        """
+        if out_of_fold is None:
+            out_of_fold = self.model.out_of_fold is not None
+        pairs = self.pairs(unobserved, out_of_fold=out_of_fold)
+        given = user_features, item_features
+        for key, mine, known in zip(self.model.columns, given, self._features, strict=True):
+            features = known if mine is None else mine
+            if features is not None:
+                pairs = with_columns(pairs, key, features)
         user, item = self.model.columns
-        return audit(self.pairs(unobserved), user=user, item=item, **settings)
+        return audit(pairs, user=user, item=item, **settings)
 
     def save(self, folder: str | Path, *, audit: Any = None) -> Path:
         """Write the model and its card; ``upo.Propensity.load`` reads it."""
@@ -282,6 +317,7 @@ def learned(
         item_ids=item_ids,
         params=params,
         target=OBSERVED,
+        out_of_fold=result.out_of_fold,
     )
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from api_world import FEW, TRAIN
 
 import upo
@@ -96,6 +97,69 @@ def test_fm_reads_features_and_answers_for_new_users():
     assert p.between(0, 1).all()
     assert p.attrs["unseen"] == 0
     assert model.metrics["bmse"].notna().all()
+
+
+def test_the_audit_asks_what_has_not_seen_the_pair_and_reads_features(clicks, tmp_path):
+    own, found = clicks.pairs(500), clicks.pairs(500, out_of_fold=True)
+    assert found.columns.tolist() == own.columns.tolist()
+    log = found[found.observed == 1]
+    assert log[["user", "item"]].equals(own.loc[own.observed == 1, ["user", "item"]])
+    assert found.weight.sum() == pytest.approx(clicks.model.estimator.space.n_pairs)
+    others = found.loc[found.observed == 0, ["user", "item"]]
+    seen = set(zip(CLICKS.user, CLICKS.item, strict=True))
+    assert not seen & set(zip(others.user, others.item, strict=True))
+    assert not clicks.pairs(500, seed=1, out_of_fold=True).equals(found)
+    assert len(clicks.pairs(7, out_of_fold=True)) == len(log) + 7
+    asked, held = clicks.audit(500, out_of_fold=False), clicks.audit(500)
+    assert held.tests.expected.tolist() != asked.tests.expected.tolist()
+    clicks.save(tmp_path)
+    back = upo.Propensity.load(tmp_path)
+    assert back.pairs(500, out_of_fold=True).equals(found)
+    users = np.unique(CLICKS["user"])[::-1]
+    told = pd.DataFrame({"user": users, "age": np.arange(len(users)) % 3, "weight": 1.0})
+    told.loc[0, "weight"] = 2.0
+    by_age = back.audit(500, user_features=told)
+    where = by_age.tests["where"]
+    assert {f"users with age={x}" for x in range(3)} <= set(where)
+    assert where.str.contains("weight of user").any()
+    fitted = short(calibrate="isotonic", folds=2).fit(CLICKS, user_features=told)
+    assert fitted.audit(500).tests["where"].str.contains("users with age").any()
+    for wrong, message in (
+        (told.iloc[1:], f"no row for user '{users[0]}'"),
+        (pd.concat([told, told.iloc[:1]]), "more than one row"),
+        (told.rename(columns={"user": "who"}), "must have a column user"),
+        (3, "must be a data frame"),
+    ):
+        with pytest.raises(upo.InputError, match=message):
+            back.audit(500, user_features=wrong)
+
+
+def test_what_is_not_calibrated_knows_nothing_out_of_fold(clicks, tmp_path):
+    model = short().fit(CLICKS)
+    with pytest.raises(upo.InputError, match="Nothing is known out of fold"):
+        model.pairs(out_of_fold=True)
+    with pytest.raises(upo.InputError, match="out_of_fold must be True or False"):
+        model.pairs(out_of_fold="no")
+    assert isinstance(model.audit(500), upo.audit.Audit)
+    path = clicks.save(tmp_path)
+    content = torch.load(path, weights_only=True)
+    right = content["out_of_fold"]
+    space = clicks.model.estimator.space
+    wrong = [
+        {},
+        {**right, "others": right["others"][1:]},
+        {**right, "others": torch.cat([right["others"][:-1], space.keys[:1]])},
+        {**right, "others": torch.cat([right["others"][:-1], right["others"][:1]])},
+        {**right, "others": right["others"] + space.n_pairs},
+        {**right, "propensity": right["propensity"] + 1},
+        {**right, "propensity": right["propensity"].double()},
+        {**right, "propensity": right["propensity"] * torch.nan},
+        {**right, "more": right["others"]},
+    ]
+    for found in wrong:
+        torch.save({**content, "out_of_fold": found}, path)
+        with pytest.raises(upo.InputError, match="out of fold is no propensity of pairs"):
+            upo.load(tmp_path)
 
 
 def test_predictions_of_clicks_say_what_is_missing_and_how_to_go_on():

@@ -6,7 +6,8 @@ A random fifth of the rows tests; ratings of at least 4 are positive. Printed ar
   logistic regression on both whose ridge is chosen on a tenth of the log, with time and memory;
 - ``rating``: RMSE and MAE with ``target="rating"``, beside the mean and smoothed means of both;
 - ``propensity``: learned over observed pairs in fifths of the items, rarest first, and what
-  ``upo.audit`` finds, for each correction of ``upo.Propensity``.
+  ``upo.audit`` finds in the log, out of fold, and of rows kept back, for each correction of
+  ``upo.Propensity``.
 
 Nothing is asserted. python tests/benchmarks/own_log.py [--only fit] [--estimators naive upo_dr]
 """
@@ -151,16 +152,44 @@ def fifths(of: pd.DataFrame) -> pd.Series:
     return pd.Series((size.rank(method="first").to_numpy() - 1) * 5 // len(size), index=size.index)
 
 
-def beside(model: upo.Propensity, train: pd.DataFrame, rows: pd.DataFrame, share: float) -> str:
+def ratios(
+    model: upo.Propensity, train: pd.DataFrame, rows: pd.DataFrame, share: float
+) -> "pd.Series[float]":
     """Learned over observed by fifths of the items, of rows that are this many times the log."""
     fifth = fifths(train)
     grid = pd.MultiIndex.from_product([train.user.unique(), fifth.index], names=["user", "item"])
     grid = grid.to_frame(index=False)
     expected = share * model.predict(grid).groupby(grid["item"].map(fifth)).sum()
-    found = rows["item"].map(fifth).value_counts().sort_index()
-    return " ".join(
-        f"{x:.2f} (+- {x / n**0.5:.2f})" for x, n in zip(expected / found, found, strict=True)
-    )
+    return expected / rows["item"].map(fifth).value_counts().sort_index()
+
+
+def beside(model: upo.Propensity, train: pd.DataFrame, rows: pd.DataFrame, share: float) -> str:
+    """The same as text, with the standard errors that the counts have."""
+    counts = rows["item"].map(fifths(train)).value_counts().sort_index()
+    found = ratios(model, train, rows, share)
+    return " ".join(f"{x:.2f} (+- {x / n**0.5:.2f})" for x, n in zip(found, counts, strict=True))
+
+
+def audited(
+    model: upo.Propensity, train: pd.DataFrame, test: pd.DataFrame, unobserved: int
+) -> dict[str, pd.DataFrame]:
+    """Pairs of the log as fitted and out of fold, and rows kept back among pairs it has not."""
+    found = {"as fitted": model.pairs(unobserved)}
+    if model.model.out_of_fold is not None:
+        found["out of fold"] = model.pairs(unobserved, out_of_fold=True)
+    grid = pd.MultiIndex.from_product([train.user.unique(), train.item.unique()])
+    logged, kept = (pd.MultiIndex.from_frame(x[["user", "item"]]) for x in (train, test))
+    left = grid.difference(logged, sort=False).set_names(["user", "item"])
+    pairs = left.to_frame(index=False)
+    share = len(test) / (len(train) + len(test))
+    p = model.predict(pairs) / (1 - share)
+    pairs["observed"] = left.isin(kept).astype(int)
+    pairs["propensity"] = (share * p / (1 - (1 - share) * p)).clip(1e-9, 1)  # given not in train
+    others = pairs[pairs.observed == 0].sample(unobserved, random_state=0)
+    each = (len(pairs) - len(test)) / unobserved
+    rows = pairs[pairs.observed == 1]
+    found["of rows kept back"] = pd.concat([rows.assign(weight=1.0), others.assign(weight=each)])
+    return found
 
 
 def propensity(o: argparse.Namespace, log: pd.DataFrame, *known: pd.DataFrame) -> None:
@@ -178,14 +207,14 @@ def propensity(o: argparse.Namespace, log: pd.DataFrame, *known: pd.DataFrame) -
             say("  learned over observed, fifths of the items, rarest first:")
             say(f"    in the log {beside(model, train, train, 1.0)}")
             say(f"    held out   {beside(model, train, test, len(test) / len(train))}")
-            pairs = model.pairs(o.unobserved)
-            told = pairs.merge(users, on="user").merge(films, on="item")
-            for what, table in (("user and item", pairs), ("features, too", told)):
-                audit = upo.audit(table)
-                kinds = audit.findings["kind"].value_counts().to_dict()
-                say(f"  audit by {what}: {audit.n_found} findings {kinds}")
-                if o.show:
-                    say(audit.findings["sentence"].head(o.show).to_string())
+            for what, pairs in audited(model, train, test, o.unobserved).items():
+                told = pairs.merge(users, on="user").merge(films, on="item")
+                for by, table in (("user and item", pairs), ("features, too", told)):
+                    audit = upo.audit(table)
+                    kinds = audit.findings["kind"].value_counts().to_dict()
+                    say(f"  audit {what}, by {by}: {audit.n_found} findings {kinds}")
+                    if o.show:
+                        say(audit.findings["sentence"].head(o.show).to_string())
 
 
 def main() -> None:

@@ -5,8 +5,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from worlds import make_space
 
+from upo.core.layers import Sizes
 from upo.data.semisynthetic_world import TrainCells
 from upo.errors import InputError
+from upo.models.calibration import Calibration, Cells
 from upo.pairs import PairSpace
 from upo.runs.compose import conf_dir
 from upo.runs.crossfit import sampled_cells
@@ -69,6 +71,73 @@ def test_sampled_cells_stand_for_all_of_d(monkeypatch):
         assert int(cells.observed.sum()) == space.n_observed
         assert torch.equal(space.observed(cells.users, cells.items), cells.observed)
         assert len(torch.unique(cells.users * space.n_items + cells.items)) == len(cells.users)
+
+
+def cells_with_logits(n_users=40, n_items=60):
+    """Every cell of D, drawn with P = sigmoid(true), and logits that are half of the true ones."""
+    draw = torch.Generator().manual_seed(0)
+    at = torch.arange(n_users * n_items)
+    users, items = at // n_items, at % n_items
+    terms = [torch.randn(n, generator=draw)[x] for n, x in ((n_users, users), (n_items, items))]
+    z = terms[0] + terms[1] - 2
+    observed = torch.rand(len(at), generator=draw) < torch.sigmoid(z)
+    return Cells(users, items, observed, torch.ones(len(at)).double()), z / 2
+
+
+@pytest.mark.parametrize("kind", ["isotonic", "histogram", "gbdt"])
+def test_no_cell_has_a_part_in_what_is_said_of_it_out_of_fold(kind):
+    cells, z = cells_with_logits()
+    fold = torch.arange(len(z)) % 4
+    calibration = Calibration(Sizes(40, 60, [0], 0.2), kind=kind)
+    p = calibration.fit(0, cells, z, fold)
+    flipped = cells._replace(observed=cells.observed ^ (fold == 1))
+    again = calibration.fit(0, flipped, z, fold)
+    mine = fold == 1
+    if kind != "gbdt":  # the map behind trees is fitted to sums of trees that have seen the fold
+        assert torch.equal(again[mine], p[mine])
+    assert not torch.equal(again[~mine], p[~mine])
+    # 456 cells, which maps of others know to one standard error of 5 %
+    torch.testing.assert_close(p.double().sum(), cells.observed.double().sum(), rtol=0.05, atol=0)
+    # one fold has all observed cells: what is left knows no rate, so all of them are read
+    alone = calibration.fit(0, cells, z, (~cells.observed).long())
+    assert alone.isfinite().all()
+
+
+def test_trees_correct_what_is_wrong_by_the_mean_of_a_user():
+    cells, z = cells_with_logits(200, 100)
+    mean = torch.zeros(200).index_add(0, cells.users, z) / 100
+    wrong = z * 2 - mean[cells.users]  # users at half of their true spread
+    p = torch.sigmoid(2 * z).double()
+    thirds = mean.argsort().argsort()[cells.users] * 3 // 200
+
+    error = {}
+    for kind in ("isotonic", "gbdt"):
+        calibration = Calibration(Sizes(200, 100, [0], 0.2), kind=kind)
+        calibration.fit(0, cells, wrong, torch.arange(len(z)) % 4)
+        found = calibration.corrected(wrong[None], cells.users[None], cells.items[None])[0]
+        sums = [found[thirds == k].sum() / p[thirds == k].sum() for k in range(3)]
+        error[kind] = max(abs(float(x) - 1) for x in sums)
+    assert error["isotonic"] > 0.2
+    assert error["gbdt"] < 0.1  # a third has some 600 observed cells at least, known to 4 %
+
+
+def test_what_is_known_out_of_fold_is_of_the_log_and_of_other_pairs():
+    few = ["estimator.stages.propensity.epochs=2", "estimator.stages.refine.epochs=1"]
+    words = ["estimator=ips", "propensity=additive", "propensity.folds=2", *few]
+    assert run(*words).out_of_fold is None
+    result = run(*words, "propensity.calibrate=isotonic")
+    space, found = result.estimator.space, result.out_of_fold
+    assert not torch.isin(found.others, space.keys).any()
+    assert len(torch.unique(found.others)) == len(found.others) == space.n_pairs - space.n_observed
+    assert found.propensity.shape == (2, space.n_pairs)
+    sums = found.propensity.double().sum(1)
+    torch.testing.assert_close(sums, torch.full_like(sums, space.n_observed), rtol=0.1, atol=0)
+    p, _ = propensities(result.estimator)  # in the order of the cells
+    own = p.gather(1, torch.cat([space.keys, found.others]).expand(2, -1))
+    assert not torch.equal(own, found.propensity.double())
+    # what knows a pair is closer to it than what does not
+    o = (torch.arange(space.n_pairs) < space.n_observed).double()
+    assert ((own - o).square().mean(1) < (found.propensity.double() - o).square().mean(1)).all()
 
 
 @pytest.mark.parametrize("kind", ["isotonic", "histogram", "gbdt"])

@@ -155,8 +155,7 @@ def _corrected(rows: AuditPairs, fold: Integers, folds: int) -> Floats:
     found = np.empty(len(z))
     for number in range(folds):
         mine = fold == number
-        steps = isotonic(sums[~mine], o[~mine], w[~mine])
-        found[mine] = np.interp(sums[mine], steps.centers, steps.levels)
+        found[mine] = isotonic(sums[~mine], o[~mine], w[~mine]).line(sums[mine])
     return found
 
 

@@ -13,6 +13,7 @@ from upo.core.seeds import MOST
 from upo.fitted.answers import Answers
 from upo.models.estimator import Derived, Estimator
 from upo.pairs.target import Rating
+from upo.runs.crossfit import OutOfFold
 from upo.tables.ids import restored_ids
 from upo.tables.numbering import Ids
 
@@ -44,6 +45,7 @@ class Content:
         cells: ``[M]`` sorted keys of D, where a table listed them.
         about: What the model card says of how it was made.
         scale: Of predicted ratings: least, largest, mean, standard deviation.
+        out_of_fold: Propensities of pairs by what had not seen them, of a calibrated model.
     """
 
     config: str
@@ -61,6 +63,7 @@ class Content:
     cells: Tensor | None = None
     about: dict[str, str] = field(default_factory=dict)
     scale: tuple[float, float, float, float] | None = None
+    out_of_fold: OutOfFold | None = None
 
 
 def checked(content: Mapping[str, Any]) -> Content:
@@ -114,6 +117,7 @@ def checked(content: Mapping[str, Any]) -> Content:
         cells=cells,
         about=_about(content.get("about", {})),
         scale=_scale(content.get("scale")) if target == "rating" else None,
+        out_of_fold=_out_of_fold(content.get("out_of_fold"), keys, cells, size, len(seeds)),
     )
 
 
@@ -132,6 +136,27 @@ def _scale(scale: Any) -> tuple[float, float, float, float]:
     if not (low <= centre <= high and low < high and 0 < spread <= high - low):
         raise ContentError("its scale of ratings is none")
     return low, high, centre, spread
+
+
+def _out_of_fold(
+    found: Any, keys: Tensor, cells: Tensor | None, size: tuple[int, int], replicas: int
+) -> OutOfFold | None:
+    if found is None:
+        return None
+    wrong = ContentError("what it says out of fold is no propensity of pairs")
+    if not _is_state(found) or set(found) != set(OutOfFold._fields):
+        raise wrong
+    others, p = found["others"], found["propensity"]
+    if others.dtype != torch.int64 or others.dim() != 1 or p.dtype != torch.float32:
+        raise wrong
+    inside = (others >= 0) & (others < size[0] * size[1]) & ~torch.isin(others, keys)
+    if cells is not None:
+        inside &= torch.isin(others, cells)
+    right = bool(inside.all()) and len(torch.unique(others)) == len(others)
+    right = right and p.shape == (replicas, len(keys) + len(others))
+    if not right or not bool(((p >= 0) & (p <= 1)).all()):
+        raise wrong
+    return OutOfFold(others, p)
 
 
 def check_seeds(seeds: Any) -> list[int]:

@@ -24,6 +24,7 @@ from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
 from upo.pairs.target import POSITIVE, Rating
 from upo.runs.assembly import build_estimator
+from upo.runs.crossfit import OutOfFold
 from upo.tables.ids import plain_ids
 from upo.tables.numbering import Ids
 from upo.training.checkpoint import save_atomically
@@ -45,6 +46,7 @@ def write_model(
     params: Mapping[str, Any] | None,
     target: str = "positive",
     about: Mapping[str, str] | None = None,
+    out_of_fold: OutOfFold | None = None,
     verdict: str | None = None,
 ) -> Path:
     """Write a model into a folder, in one move, and its card beside it.
@@ -73,6 +75,7 @@ def write_model(
         "about": dict(about or {}),
         "scale": _scale(estimator.space),
         "cells": _listed(estimator.space),
+        "out_of_fold": None if out_of_fold is None else out_of_fold._asdict(),
     }
     if rank() == 0:
         try:
@@ -145,6 +148,7 @@ def read_model(folder: str | Path, *, trusted: bool) -> dict[str, Any]:
         "params": content.params,
         "target": content.target,
         "about": content.about,
+        "out_of_fold": content.out_of_fold,
     }
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from omegaconf import DictConfig
@@ -20,11 +19,13 @@ from upo.fitted.answers import Answers
 from upo.fitted.export import Scale, embeddings, export
 from upo.fitted.file import read_model, write_model
 from upo.fitted.onnx_graph import to_onnx
+from upo.fitted.pair_table import asked_pairs, pair_table, unseen_pairs
 from upo.fitted.settings import as_library, resolved
 from upo.fitted.unseen import Unseen
 from upo.fitted.update import later_space, settings_of
 from upo.models.estimator import Estimator
 from upo.pairs.target import Rating
+from upo.runs.crossfit import OutOfFold
 from upo.runs.updating import updated
 from upo.tables.frames import check_nulls, to_arrow
 from upo.tables.ids import Places, check_columns
@@ -56,6 +57,7 @@ class Fitted:
         config: The estimator's configuration.
         target: What predictions are of: ``positive``, ``rating``, or ``observed``.
         about: How it was made, for its card: ``data``, ``protocol``, ``command``.
+        out_of_fold: Propensities of pairs by what had not seen them, if it was calibrated.
     """
 
     def __init__(
@@ -70,8 +72,10 @@ class Fitted:
         params: Mapping[str, Any] | None = None,
         target: str = "positive",
         about: Mapping[str, str] | None = None,
+        out_of_fold: OutOfFold | None = None,
     ) -> None:
         self.target, self.about = target, dict(about or {})
+        self.out_of_fold = out_of_fold
         self.answers = Answers(
             estimator, answer="propensity" if target == OBSERVED else "prediction"
         )
@@ -160,12 +164,17 @@ class Fitted:
         self.need_propensity()
         return self._answer("propensity", pairs, average)
 
-    def pairs(self, unobserved: int = 100_000, *, seed: int = 0) -> pd.DataFrame:
+    def pairs(
+        self, unobserved: int = 100_000, *, seed: int = 0, out_of_fold: bool = False
+    ) -> pd.DataFrame:
         """The pairs of the log and a uniform sample of the others: what ``upo.audit`` takes.
 
         Args:
             unobserved: Most pairs drawn outside the log; each stands for as many as its weight.
             seed: Of the sample.
+            out_of_fold: The propensity of each pair by a copy, and a map, that have not seen it: of
+                a calibrated model, which has trained such copies. Otherwise the model's own, which
+                knows the log by heart and looks better, or worse, than it is for other rows.
 
         Returns:
             Columns user, item (as in the fitted table), observed (0 or 1), propensity in (0, 1),
@@ -173,24 +182,21 @@ class Fitted:
 
         Raises:
             InputError: If ``unobserved`` is below 1.
-            NotFittedError: If the estimator learns no propensity (also an ``InputError``).
+            NotFittedError: If the estimator learns no propensity, or nothing is known out of fold
+                (also an ``InputError``).
         """
         self.need_propensity()
         unobserved, seed = whole("unobserved", unobserved, 1, 100_000), whole("seed", seed, 0, 0)
-        users, items, observed, weight = self.answers.sample_pairs(unobserved, seed)
-        smallest = torch.finfo(torch.float32).tiny  # a saturated propensity stays inside (0, 1)
-        return pd.DataFrame(
-            {
-                self.columns[0]: self.user_ids[users.numpy()],
-                self.columns[1]: self.item_ids[items.numpy()],
-                "observed": observed.numpy().astype(np.int8),
-                "propensity": self.answers.values("propensity", users, items)
-                .mean(0)
-                .clamp(smallest, 1 - 1e-7)
-                .numpy(),
-                "weight": weight.numpy(),
-            }
-        )
+        if not flag("out_of_fold", out_of_fold):
+            found = asked_pairs(self.answers, unobserved, seed)
+        elif self.out_of_fold is None:
+            raise NotFittedError(
+                "Nothing is known out of fold: fit with propensity.calibrate=isotonic (calibrate= "
+                "of upo.Propensity), and ask the model of that fit, or its file."
+            )
+        else:
+            found = unseen_pairs(self.estimator.space, self.out_of_fold, unobserved, seed)
+        return pair_table(found, self.columns, self.user_ids, self.item_ids)
 
     def need_propensity(self) -> None:
         """Refuse in a sentence where none was learned.
@@ -332,6 +338,7 @@ class Fitted:
             params=self._params,
             target=self.target,
             about=self.about,
+            out_of_fold=self.out_of_fold,
             verdict=None if audit is None else str(audit.verdict),
         )
 

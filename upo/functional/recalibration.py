@@ -31,6 +31,15 @@ class Steps(NamedTuple):
     centers: Floats
     levels: Floats
 
+    def line(self, z: Floats) -> Floats:
+        """Straight from center to center, constant beyond them; ``[N]`` -> ``[N]``."""
+        return np.asarray(np.interp(z, self.centers, self.levels), dtype=np.float64)
+
+    def step(self, z: Floats) -> Floats:
+        """The level of the range that each logit lies in; ``[N]`` -> ``[N]``."""
+        place = np.searchsorted(self.ends, z)
+        return np.asarray(self.levels[np.minimum(place, len(self.ends) - 1)], dtype=np.float64)
+
 
 class _Sums(NamedTuple):
     """Sums over groups of rows of neighbouring logits, ascending."""

@@ -1,5 +1,6 @@
 """A propensity corrected by a map of its own logit, fitted to cells that it did not see."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -42,12 +43,13 @@ class Calibration(Derived):
 
     ``isotonic`` runs straight from step to step of the isotonic regression, so that pairs keep
     their order and few are alike; ``histogram`` has a level for each bin. Both are constant beyond
-    the logits that they were fitted to. ``gbdt`` first adds boosted trees over the logit and the
-    features of users and items, then takes the isotonic map of the sum: :math:`c(z + t(z, x))`.
+    the logits that they were fitted to. ``gbdt`` first adds boosted trees over the logit, the mean
+    logits of the user and of the item over D, and their features, then takes the isotonic map of
+    the sum: :math:`c(z + t(z, \bar z_u, \bar z_i, x))`.
     ``upo.runs.crossfit`` fits them.
 
     Args:
-        sizes: Seeds, and features where there are any.
+        sizes: Seeds, users and items, density, and features where there are any.
         kind: ``isotonic``, ``histogram`` or ``gbdt``.
         source: Role of the propensity.
         purpose: Name of the network.
@@ -64,6 +66,9 @@ class Calibration(Derived):
     feature: Tensor
     cut: Tensor
     leaf: Tensor
+    mean_logit: Tensor
+    user_logit: Tensor
+    item_logit: Tensor
     user_columns: Tensor | None
     item_columns: Tensor | None
 
@@ -87,11 +92,15 @@ class Calibration(Derived):
             self.register_buffer("feature", torch.zeros(n, ROUNDS, DEPTH, dtype=torch.int64))
             self.register_buffer("cut", torch.zeros(n, ROUNDS, DEPTH))
             self.register_buffer("leaf", torch.zeros(n, ROUNDS, 2**DEPTH))
+            start = math.log(sizes.density / (1 - sizes.density))
+            sides = (("mean", 1), ("user", sizes.n_users), ("item", sizes.n_items))
+            for name, many in sides:
+                self.register_buffer(f"{name}_logit", torch.full((n * many, 1), start))
             columns = (None, None) if sizes.log is None else sizes.log.features
             for name, table in zip(("user_columns", "item_columns"), columns, strict=True):
                 self.register_buffer(name, table, persistent=False)
 
-    def fit(self, replica: int, cells: Cells, z: Tensor, fold: Tensor) -> None:
+    def fit(self, replica: int, cells: Cells, z: Tensor, fold: Tensor) -> Tensor:
         """Fit one replica's map.
 
         Args:
@@ -99,14 +108,20 @@ class Calibration(Derived):
             cells: Cells of D, of both kinds.
             z: ``[M]`` logits of copies that did not see them.
             fold: ``[M]`` part of D that each lies in.
+
+        Returns:
+            ``[M]`` float32, what a map fitted to the cells of the other parts makes of each.
         """
         rows = cells.observed, cells.weight
         o, w = (x.double().cpu().numpy() for x in rows)
-        logit = z.double().cpu().numpy()
+        logit, part = z.double().cpu().numpy(), fold.cpu().numpy()
         if self.kind == "gbdt":
-            x = self._columns(z[None], cells.users[None], cells.items[None])[0].double()
-            logit = self._boost(replica, x.cpu().numpy(), logit, o, w, fold.cpu().numpy())
+            self._put_means(replica, cells, z)
+            at = torch.full((1, 1), replica, device=z.device)
+            x = self._columns(z[None], cells.users[None], cells.items[None], at)[0].double()
+            logit = self._boost(replica, x.cpu().numpy(), logit, o, w, part)
         self._put(replica, MAPS[self.kind](logit, o, w))
+        return torch.from_numpy(self._cross_fitted(logit, o, w, part)).float()
 
     def forward(self, estimator: Estimator, pairs: Pairs) -> Tensor:
         """Logits ``[R, B]``; the propensity is frozen where a map is fitted."""
@@ -117,7 +132,8 @@ class Calibration(Derived):
     def corrected(self, z: Tensor, users: Tensor, items: Tensor) -> Tensor:
         """What the map makes of logits, once it is fitted; all ``[R, B]``."""
         if self.kind == "gbdt":
-            z = z + self._trees(self._columns(z, users, items))
+            replicas = torch.arange(len(z), device=z.device)[:, None]
+            z = z + self._trees(self._columns(z, users, items, replicas))
         return self._map(z)
 
     def _map(self, z: Tensor) -> Tensor:  # [R, B] -> [R, B]
@@ -139,11 +155,30 @@ class Calibration(Derived):
             buffer[replica, : len(row)] = row
         self.fitted[replica] = True
 
-    def _columns(self, z: Tensor, users: Tensor, items: Tensor) -> Tensor:  # -> [R, B, F]
-        """What trees ask about: the logit, then the features of the user and of the item."""
+    def _put_means(self, replica: int, cells: Cells, z: Tensor) -> None:
+        """Take a replica's mean logits; those of all cells, where a user or an item has none."""
+        weight, value = cells.weight, z.to(cells.weight)
+        overall = (weight * value).sum() / weight.sum()
+        self.mean_logit[replica] = overall
+        for table, index in ((self.user_logit, cells.users), (self.item_logit, cells.items)):
+            mine = table.view(len(self.fitted), -1)[replica]
+            mass = torch.zeros(len(mine)).to(weight).index_add(0, index, weight)
+            sums = torch.zeros(len(mine)).to(weight).index_add(0, index, weight * value)
+            mine.copy_(torch.where(mass > 0, sums / mass, overall))
+
+    def _columns(
+        self, z: Tensor, users: Tensor, items: Tensor, replicas: Tensor
+    ) -> Tensor:  # [R, B] and [R, 1] -> [R, B, F]
+        """What trees ask about: the logit, the mean ones of the user and of the item, features."""
+        columns = [z.unsqueeze(-1)]
+        for table, index in ((self.user_logit, users), (self.item_logit, items)):
+            rows = len(table) // len(self.fitted)
+            means = table[replicas * rows + index.clamp(max=rows - 1)]
+            known = (index < rows).unsqueeze(-1)  # an fm answers for others by their features
+            columns.append(torch.where(known, means, self.mean_logit[replicas]))
         sides = ((self.user_columns, users), (self.item_columns, items))
-        tables = [table[index] for table, index in sides if table is not None]
-        return torch.cat([z.unsqueeze(-1), *tables], dim=-1)
+        columns += [table[index] for table, index in sides if table is not None]
+        return torch.cat(columns, dim=-1)
 
     def _trees(self, x: Tensor) -> Tensor:  # [R, B, F] -> [R, B]
         total = x.new_zeros(x.shape[:2])
@@ -153,6 +188,19 @@ class Calibration(Derived):
             yes = x.gather(2, asked) > self.cut[:, tree, None]
             total += self.leaf[:, tree].gather(1, (yes * bits).sum(-1))
         return total
+
+    def _cross_fitted(self, z: Floats, o: Floats, w: Floats, fold: Integers) -> Floats:
+        """What each row gets of the other folds' map; of all rows' where those are of one kind."""
+        order = np.argsort(z, kind="stable")  # once: what is sorted is sorted in no time
+        z, o, w, fold = z[order], o[order], w[order], fold[order]
+        found = np.empty(len(z))
+        for number in np.unique(fold):
+            mine = fold == number
+            others = ~mine if o[~mine].min(initial=1) < o[~mine].max(initial=0) else slice(None)
+            steps = MAPS[self.kind](z[others], o[others], w[others])
+            at = steps.step if self.kind == "histogram" else steps.line
+            found[order[mine]] = at(z[mine])
+        return found
 
     def _boost(
         self, replica: int, x: Floats, z: Floats, o: Floats, w: Floats, fold: Integers

@@ -7,6 +7,7 @@ to o calibrates the propensity's own.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,9 +22,22 @@ from upo.training.stage import StageModule
 
 OTHERS = 4  # unobserved cells drawn for each observed one: 12 % more noise than all would leave
 LEAST = 2**20  # cells drawn at least, where D has as many
+KEPT = 2**17  # unobserved ones of which is kept what copies say of them
 
 Train = Callable[[StageModule], object]
 Build = Callable[[PairSpace], tuple[Estimator, list[StageModule]]]
+
+
+class OutOfFold(NamedTuple):
+    """Calibrated propensities of pairs that neither the copy nor the map behind them has seen.
+
+    Attributes:
+        others: ``[M]`` keys of unobserved pairs, evenly drawn.
+        propensity: ``[R, N + M]`` float32 in [0, 1]: of the rows of the log, then of these.
+    """
+
+    others: Tensor
+    propensity: Tensor
 
 
 def observed_cells(space: PairSpace) -> Cells:
@@ -61,7 +75,7 @@ def logits(estimator: Estimator, role: str, cells: Cells) -> Tensor:  # [R, M]
     return torch.cat(parts, dim=1)
 
 
-def calibrate(estimator: Estimator, folds: int, build: Build, train: Train) -> None:
+def calibrate(estimator: Estimator, folds: int, build: Build, train: Train) -> OutOfFold:
     """Fit the calibration of an estimator whose propensity is trained.
 
     Args:
@@ -69,6 +83,9 @@ def calibrate(estimator: Estimator, folds: int, build: Build, train: Train) -> N
         folds: Parts of D, at least 2.
         build: Makes an untrained copy on a pair space, and the stages of its propensity.
         train: Trains a stage.
+
+    Returns:
+        What is said of the log and of other pairs out of fold, on the CPU.
 
     Raises:
         InputError: If there are not as many cells as folds.
@@ -81,13 +98,18 @@ def calibrate(estimator: Estimator, folds: int, build: Build, train: Train) -> N
             f"propensity.calibrate needs observed and unobserved pairs in {folds} folds of D, and "
             f"D has {space.n_pairs} pairs, {space.n_observed} of them observed; set it to none."
         )
-    _calibrate(network, estimator, sampled_cells(space), folds, build, train)
+    cells = sampled_cells(space)
+    p = _calibrate(network, estimator, cells, folds, build, train)
+    last = space.n_observed + KEPT
+    others = (cells.users * space.n_items + cells.items)[space.n_observed : last]
+    return OutOfFold(others.cpu().clone(), p[:, :last].clone())
 
 
 def cross_fitted(estimator: Estimator, folds: int, build: Build, train: Train) -> Tensor:
     """Propensities of the rows of the log, each by copies that did not see its part of D.
 
-    Of a calibrated propensity they are what its map, fitted to such logits, makes of them.
+    Of a calibrated propensity they are what a map, fitted to such logits of other parts, makes of
+    them.
 
     Args:
         estimator: The networks, untrained.
@@ -105,10 +127,8 @@ def cross_fitted(estimator: Estimator, folds: int, build: Build, train: Train) -
         )
     network = estimator.networks["calibration"]
     assert isinstance(network, Calibration)
-    cells = sampled_cells(space)
-    z = _calibrate(network, estimator, cells, folds, build, train)[:, : space.n_observed]
-    users, items = (x[: space.n_observed].expand(space.replicas, -1) for x in cells[:2])
-    return network.corrected(z, users, items)
+    p = _calibrate(network, estimator, sampled_cells(space), folds, build, train)
+    return p[:, : space.n_observed]
 
 
 def _calibrate(
@@ -119,12 +139,12 @@ def _calibrate(
     build: Build,
     train: Train,
 ) -> Tensor:
-    """Fit the map of every replica; the logits ``[R, M]`` of the cells that it was fitted to."""
+    """Fit the map of every replica; ``[R, M]`` propensities of the cells by maps of the others."""
     z, fold = _out_of_fold(estimator, network.sources[0], cells, folds, build, train)
-    for replica in range(estimator.space.replicas):
-        network.fit(replica, cells, z[replica], fold[replica])
+    replicas = range(estimator.space.replicas)
+    p = torch.stack([network.fit(r, cells, z[r], fold[r]) for r in replicas])
     estimator.stepped("calibration")
-    return z
+    return p
 
 
 def _out_of_fold(

@@ -31,7 +31,7 @@ from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
 from upo.runs.assembly import build_estimator, build_stage, part_of
 from upo.runs.config import check, scheduled, target_name
-from upo.runs.crossfit import Build, Train, calibrate, check_schedule, cross_fitted
+from upo.runs.crossfit import Build, OutOfFold, Train, calibrate, check_schedule, cross_fitted
 from upo.runs.fitting import StageFitting, StageResult
 from upo.runs.measured import Measured, measured
 from upo.runs.refit import check_refit, lengths_of, plan_of, start
@@ -62,6 +62,8 @@ class RunResult:
         stages: In the order in which they ran.
         seeds: One for each replica, failed ones included.
         failures: Number of a replica -> what became of it, of those that diverged.
+        out_of_fold: What a calibrated propensity says of pairs that it has not seen, by the same
+            replicas as ``estimator``; None without a calibration, and if it was resumed.
     """
 
     estimator: Estimator
@@ -74,6 +76,7 @@ class RunResult:
     beside: dict[str, Tensor] = field(default_factory=dict)
     users: tuple[Tensor, Tensor] | None = None
     groups: list[Group] = field(default_factory=list)
+    out_of_fold: OutOfFold | None = None
 
     @property
     def healthy(self) -> list[int]:
@@ -222,13 +225,16 @@ class Experiment:
             check_schedule(estimator, then, self.config.propensity.folds)
         with freed_memory_kept():
             stages = [fitting.fit(module, loggers) for module in first]
-            seconds = self._calibrate(estimator, then, mar, fitting)
+            out_of_fold, seconds = self._calibrate(estimator, then, mar, fitting)
             stages += [fitting.fit(module, loggers) for module in then]
         estimator.eval()
         failures = fitting.failures
         if failures:
             healthy = [r for r in range(len(self.seeds)) if r not in failures]
             estimator = part_of(estimator, self.config.estimator, healthy)
+            if out_of_fold is not None:
+                p = out_of_fold.propensity[healthy]
+                out_of_fold = out_of_fold._replace(propensity=p)
         selected = estimator
         if refit:
             with freed_memory_kept():
@@ -260,6 +266,7 @@ class Experiment:
             seeds=self.seeds,
             seconds=seconds + sum(stage.seconds for stage in stages),
             failures=failures,
+            out_of_fold=out_of_fold,
         )
 
     def _refit(
@@ -328,7 +335,7 @@ class Experiment:
         check_schedule(estimator, then, self.config.propensity.folds)
         with freed_memory_kept():
             stages = [fitting.fit(module) for module in first]
-            seconds = self._calibrate(estimator, then, mar, fitting)
+            out_of_fold, seconds = self._calibrate(estimator, then, mar, fitting)
         if fitting.failures:
             raise InputError(next(iter(fitting.failures.values())))
         estimator.eval()
@@ -347,6 +354,7 @@ class Experiment:
             seeds=self.seeds,
             seconds=seconds,
             failures={},
+            out_of_fold=out_of_fold,
         )
 
     @companions()
@@ -410,16 +418,16 @@ class Experiment:
 
     def _calibrate(
         self, estimator: Estimator, then: list[StageModule], mar: MarSet, fitting: StageFitting
-    ) -> float:
+    ) -> tuple[OutOfFold | None, float]:
         """Fit the calibration, if there is one, unless a later checkpoint has it; its seconds."""
         if "calibration" not in estimator.networks:
-            return 0.0
+            return None, 0.0
         if self.config.resume and any(fitting.has_begun(module) for module in then):
-            return 0.0
+            return None, 0.0
         start = time.perf_counter()
         folds = self.config.propensity.folds
-        calibrate(estimator, folds, self._copies(mar), self._of_copies(fitting))
-        return time.perf_counter() - start
+        found = calibrate(estimator, folds, self._copies(mar), self._of_copies(fitting))
+        return found, time.perf_counter() - start
 
     def _copies(self, mar: MarSet) -> Build:
         """Builds untrained copies of the propensity, with their stages, that leave cells out."""
