@@ -73,7 +73,7 @@ def dense(q, prior, deviation):
     information = x.T @ np.diag(odds) @ x + prior * np.eye(14)
     rest = d - x @ np.linalg.solve(information, x.T @ (odds * d))
     lever = odds * (x @ (1 / np.diag(information)) - 1 / (odds.sum() + prior))
-    found = (odds / q * rest**2 / np.maximum(1 - lever, 0.2) ** 2).sum()
+    found = (odds / q * rest**2 / np.maximum(1 - lever, 0.2) ** 1.5).sum()
     return found / (odds / q * deviation**2).sum()
 
 

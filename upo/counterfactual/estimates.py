@@ -33,6 +33,7 @@ from scipy.optimize import brentq
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 PSEUDO = 0.5  # observations of the largest weight that each class is given beside its own
+PSEUDO_DR = 0.25  # fewer where an imputation already says what an unseen one would be
 
 
 class Interval(NamedTuple):
@@ -88,7 +89,7 @@ class Observed:
         """Of the sum of ``w * deviation`` over O, without bias."""
         return float(((self.inverse * deviation) ** 2 * (1 - self.propensity)).sum())
 
-    def class_variance(self, label: int, deviation: Values) -> float:
+    def class_variance(self, label: int, deviation: Values, observations: float = PSEUDO) -> float:
         """Variance of the sum of ``w * deviation`` for each unit of weight that a class has in D.
 
         Half an observation of the largest weight is added, as in Jeffreys' intervals: a class of
@@ -97,8 +98,8 @@ class Observed:
         mine = self.value == label
         lowest = self.propensity.min()
         pseudo = float(self.weight.mean() / lowest)
-        extra = PSEUDO * pseudo**2 * (1 - lowest) * float((deviation**2).mean())
-        mass = float(self.inverse[mine].sum()) + PSEUDO * pseudo
+        extra = observations * pseudo**2 * (1 - lowest) * float((deviation**2).mean())
+        mass = float(self.inverse[mine].sum()) + observations * pseudo
         return float((self.variance(np.where(mine, deviation, 0.0)) + extra) / mass)
 
 
@@ -152,7 +153,7 @@ def dr(seen: Observed, z: float) -> Interval:
         return _inside(seen, estimate, max(estimate - spread, 0.0), estimate + spread)
     if not len(seen.weight):
         return Interval(estimate, 0.0, 1.0)
-    unit = [seen.class_variance(label, residual_of) for label, residual_of in _residuals(seen)]
+    unit = [seen.class_variance(label, missed, PSEUDO_DR) for label, missed in _residuals(seen)]
     scale = z * z / total
     middle = estimate + scale * (unit[1] - unit[0]) / 2
     spread = math.sqrt(max(middle**2 - estimate**2 + scale * unit[0], 0.0))
