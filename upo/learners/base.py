@@ -122,7 +122,8 @@ class GradientLearner(Learner):
         for table in self.tables:
             rows = sums[id(table.weight)]
             self.penalty.add(table, rows, whole if rows.exchanged else importance)
-        deliver(shards)
+        if shards:
+            deliver(shards)
         sum_gradients(
             part
             for x in grads
