@@ -14,9 +14,9 @@ from upo.models.metric_weights import bias_weight, expected_gap, variance_weight
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
-VARIANTS, PUBLISHED, ABLATIONS = (
+VARIANTS, PUBLISHED, ABLATIONS, PARTS = (
     sorted(path.stem for path in (CONF / "study" / group).glob("*.yaml"))
-    for group in ("variant", "published", "ablation")
+    for group in ("variant", "published", "ablation", "part")
 )
 
 
@@ -77,6 +77,13 @@ def test_every_ablation_changes_one_thing_of_the_game(ablation):
         assert 1 <= len(differing) <= 3  # a decay or a class comes with what goes with it
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_is_a_change_of_the_defaults(part):
+    base = leaves(settings_of(composed("estimator=upo_dr"), "upo_dr"))
+    changed = leaves(settings_of(composed("experiment=parts", f"study/part={part}"), part))
+    assert (base == changed) == (part == "base")
+
+
 def test_figure3_draws_both_datasets_with_the_settings_of_their_studies():
     studies = OmegaConf.load(CONF / "experiment" / "figure3.yaml").hydra.sweeper.params[
         "study/data"
@@ -102,6 +109,8 @@ def test_table1_names_every_row_and_figure1_only_rows_of_table1():
     assert published["study/published"].split(",") == PUBLISHED
     ablations = OmegaConf.load(CONF / "experiment" / "ablations.yaml").hydra.sweeper.params
     assert sorted(ablations["study/ablation"].split(",")) == ABLATIONS
+    parts = OmegaConf.load(CONF / "experiment" / "parts.yaml").hydra.sweeper.params
+    assert sorted(parts["study/part"].split(",")) == PARTS
 
 
 def said(words):

@@ -92,6 +92,22 @@ def test_a_row_stays_on_its_device_and_waits_once_a_chunk(estimator, waits, meas
     assert {x.device.type for x in kept} == {"cpu"}
 
 
+@pytest.mark.parametrize("kind", ["isotonic", "gbdt"])
+def test_a_calibrated_propensity_stays_on_its_device(kind, waits, measured):
+    words = [f"propensity.calibrate={kind}", "propensity.folds=2"]
+    results = [
+        Experiment(configured("ips", *words, accelerator=a), progress=False).run()
+        for a in ("mps", "cpu")
+    ]
+    assert DEVICE in measured
+    assert max(sum(chunk.values()) for chunk in waits) == 1, waits
+    found, expected = (result.out_of_fold for result in results)
+    assert torch.equal(found.others, expected.others)
+    torch.testing.assert_close(found.propensity, expected.propensity, rtol=1e-6, atol=1e-7)
+    for name, value in results[1].metrics.items():
+        torch.testing.assert_close(results[0].metrics[name], value, equal_nan=True)
+
+
 class KilledError(Exception):
     """The run ended here."""
 

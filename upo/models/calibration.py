@@ -157,14 +157,14 @@ class Calibration(Derived):
 
     def _put_means(self, replica: int, cells: Cells, z: Tensor) -> None:
         """Take a replica's mean logits; those of all cells, where a user or an item has none."""
-        weight, value = cells.weight, z.to(cells.weight)
-        overall = (weight * value).sum() / weight.sum()
+        weight, value = cells.weight.cpu().numpy(), z.double().cpu().numpy()
+        overall = float((weight * value).sum() / weight.sum())
         self.mean_logit[replica] = overall
         for table, index in ((self.user_logit, cells.users), (self.item_logit, cells.items)):
-            mine = table.view(len(self.fitted), -1)[replica]
-            mass = torch.zeros(len(mine)).to(weight).index_add(0, index, weight)
-            sums = torch.zeros(len(mine)).to(weight).index_add(0, index, weight * value)
-            mine.copy_(torch.where(mass > 0, sums / mass, overall))
+            mine, place = table.view(len(self.fitted), -1)[replica], index.cpu().numpy()
+            mass, sums = (np.bincount(place, x, len(mine)) for x in (weight, weight * value))
+            means = np.divide(sums, mass, out=np.full(len(mine), overall), where=mass > 0)
+            mine.copy_(torch.from_numpy(means))
 
     def _columns(
         self, z: Tensor, users: Tensor, items: Tensor, replicas: Tensor
