@@ -52,6 +52,25 @@ def test_a_calibrated_model_comes_back_with_its_calibration(kind, tmp_path):
     assert model.get_params()["overrides"]["propensity.calibrate"] == kind
 
 
+@pytest.mark.filterwarnings("ignore::upo.FailedSeedsWarning")
+def test_a_model_of_which_a_seed_diverged_comes_back(tmp_path):
+    rates = {"estimator.learners.prediction.optimizer.lr": [0.05, 1e38, 0.05]}
+    settings = {"propensity.calibrate": "isotonic", "propensity.folds": 2}
+    model = short(seeds=3, overrides={**FEW, **rates, **settings})
+    assert model.seeds == [0, 2]
+    assert model.metrics["seed"].tolist() == [0, 1, 2]
+    path = model.save(tmp_path)
+    back = upo.load(path)
+    assert back.predict(TRAIN).equals(model.predict(TRAIN))
+    pd.testing.assert_frame_equal(back.metrics, model.metrics)
+    assert back.pairs(50, out_of_fold=True).equals(model.pairs(50, out_of_fold=True))
+    content = torch.load(path, weights_only=True)
+    for seeds in ([0, 1, 3], [0, 1], [0, 1, 2, 3]):  # one lacks, or columns are of other lengths
+        torch.save({**content, "metrics": {**content["metrics"], "seed": seeds}}, path)
+        with pytest.raises(upo.InputError, match="no table with a row for each seed"):
+            upo.load(path)
+
+
 def test_files_that_are_no_model_are_refused_in_a_sentence(fitted, tmp_path):
     with pytest.raises(upo.InputError, match="is not there"):
         upo.load(tmp_path)

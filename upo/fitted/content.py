@@ -39,7 +39,7 @@ class Content:
         columns: Names of the user and the item.
         user_ids: By index, all different.
         item_ids: By index, all different.
-        metrics: A row for each seed, or none.
+        metrics: A row for each seed, or none; seeds that diverged have one, too.
         params: Arguments of ``upo.fit``, if the model comes from there.
         target: What predictions are of.
         cells: ``[M]`` sorted keys of D, where a table listed them.
@@ -111,7 +111,7 @@ def checked(content: Mapping[str, Any]) -> Content:
         columns=(columns[0], columns[1]),
         user_ids=ids[0],
         item_ids=ids[1],
-        metrics=_metrics(content.get("metrics"), len(seeds)),
+        metrics=_metrics(content.get("metrics"), seeds),
         params=params,
         target=target,
         cells=cells,
@@ -278,7 +278,12 @@ def _keys(keys: Any, n_users: int, n_items: int) -> Tensor:
     return keys
 
 
-def _metrics(metrics: Any, rows: int) -> pd.DataFrame:
+def _metrics(metrics: Any, seeds: list[int]) -> pd.DataFrame:
+    """A row for each seed, those that diverged and have no networks included."""
+    tried = metrics.get("seed") if isinstance(metrics, dict) else None
+    rows = len(seeds)
+    if isinstance(tried, list) and len(tried) <= MOST and all(seed in tried for seed in seeds):
+        rows = len(tried)
     right = isinstance(metrics, dict) and all(
         isinstance(name, str)
         and isinstance(values, list)
