@@ -182,9 +182,9 @@ def audited(
     left = grid.difference(logged, sort=False).set_names(["user", "item"])
     pairs = left.to_frame(index=False)
     share = len(test) / (len(train) + len(test))
-    p = model.predict(pairs) / (1 - share)
+    split = upo.HeldOut(train, test, share, "user", "item")
     pairs["observed"] = left.isin(kept).astype(int)
-    pairs["propensity"] = (share * p / (1 - (1 - share) * p)).clip(1e-9, 1)  # given not in train
+    pairs["propensity"] = split.from_train(model.predict(pairs)).clip(1e-9, 1)
     others = pairs[pairs.observed == 0].sample(unobserved, random_state=0)
     each = (len(pairs) - len(test)) / unobserved
     rows = pairs[pairs.observed == 1]

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from upo.core.sampling import EpochStream, stream_key
+from upo.models.calibration import Cells
 from upo.models.estimator import Estimator
 from upo.models.factorization_machine import FactorizationMachine
 from upo.pairs import Pairs
+from upo.runs.crossfit import log_and_others
 from upo.tables.ids import spread
 
 BLOCK = 2**17  # pairs x replicas predicted at once
@@ -65,15 +67,12 @@ class Answers:
             values[:, both] = self._overall[what]
         return values
 
-    def sample_pairs(self, unobserved: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def sample_pairs(self, unobserved: int, seed: int) -> Cells:
         """Every pair of the log, and a uniform sample of the others that stands for all of them.
 
         Args:
             unobserved: Most pairs drawn outside the log.
             seed: Another seed is another sample.
-
-        Returns:
-            Users, items, whether observed, and how many pairs each stands for; all ``[N]``.
         """
         space = self.estimator.space
         drawn = min(space.n_pairs, round(unobserved / max(1e-9, 1 - space.density)))
@@ -82,11 +81,7 @@ class Answers:
         keys = stream.rows(0, 1, 0, drawn, drawn)[0, 0].to(space.keys.device)
         pairs = space.pairs(keys, drawn)
         keys = (pairs.users * space.n_items + pairs.items)[~pairs.observed]
-        share = (space.n_pairs - space.n_observed) / max(1, len(keys))
-        both = torch.cat([space.keys, keys]).cpu()
-        observed = torch.arange(len(both)) < space.n_observed
-        users = torch.div(both, space.n_items, rounding_mode="floor")
-        return users, both - users * space.n_items, observed, torch.where(observed, 1.0, share)
+        return log_and_others(space, keys.cpu())
 
     @property
     def users_at_once(self) -> int:

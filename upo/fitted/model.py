@@ -196,7 +196,7 @@ class Fitted:
             )
         else:
             found = unseen_pairs(self.estimator.space, self.out_of_fold, unobserved, seed)
-        return pair_table(found, self.columns, self.user_ids, self.item_ids)
+        return pair_table(*found, self.columns, self.user_ids, self.item_ids)
 
     def need_propensity(self) -> None:
         """Refuse in a sentence where none was learned.

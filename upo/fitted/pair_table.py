@@ -9,8 +9,9 @@ from torch import Tensor
 
 from upo.errors import InputError
 from upo.fitted.answers import Answers
+from upo.models.calibration import Cells
 from upo.pairs import PairSpace
-from upo.runs.crossfit import OutOfFold
+from upo.runs.crossfit import OutOfFold, log_and_others
 from upo.tables.frames import to_arrow
 from upo.tables.ids import Places
 from upo.tables.numbering import Ids, shown
@@ -18,54 +19,40 @@ from upo.tables.numbering import Ids, shown
 LARGEST = 1 - 1e-7  # a saturated propensity stays inside (0, 1)
 
 
-def asked_pairs(answers: Answers, unobserved: int, seed: int) -> tuple[Tensor, ...]:
-    """The log and drawn others, with what the model answers for them.
+def asked_pairs(answers: Answers, unobserved: int, seed: int) -> tuple[Cells, Tensor]:
+    """The log and drawn others, and the propensities ``[N]`` that the model answers for them.
 
     Args:
         answers: The model's.
         unobserved: Most pairs drawn outside the log.
         seed: Of the sample.
-
-    Returns:
-        Users, items, whether observed, pairs that each stands for, and propensity; all ``[N]``.
     """
-    users, items, observed, weight = answers.sample_pairs(unobserved, seed)
-    p = answers.values("propensity", users, items).mean(0)
-    return users, items, observed, weight, p
+    cells = answers.sample_pairs(unobserved, seed)
+    return cells, answers.values("propensity", cells.users, cells.items).mean(0)
 
 
 def unseen_pairs(
     space: PairSpace, found: OutOfFold, unobserved: int, seed: int
-) -> tuple[Tensor, ...]:
+) -> tuple[Cells, Tensor]:
     """The same of propensities that were found out of fold, for as many others as were kept."""
-    n, kept = space.n_observed, len(found.others)
+    kept = len(found.others)
     drawn = torch.randperm(kept, generator=torch.Generator().manual_seed(seed))[:unobserved]
-    keys = torch.cat([space.keys.cpu(), found.others[drawn]])
     p = found.propensity.double().mean(0)
-    observed = torch.arange(len(keys)) < n
-    weight = torch.where(observed, 1.0, (space.n_pairs - n) / max(1, len(drawn)))
-    users = torch.div(keys, space.n_items, rounding_mode="floor")
-    return (
-        users,
-        keys - users * space.n_items,
-        observed,
-        weight,
-        torch.cat([p[:n], p[n:][drawn]]),
-    )
+    of_log, of_others = torch.split(p, [space.n_observed, kept])
+    return log_and_others(space, found.others[drawn]), torch.cat([of_log, of_others[drawn]])
 
 
 def pair_table(
-    pairs: tuple[Tensor, ...], columns: tuple[str, str], user_ids: Ids, item_ids: Ids
+    cells: Cells, p: Tensor, columns: tuple[str, str], user_ids: Ids, item_ids: Ids
 ) -> pd.DataFrame:
     """What either of them returns as a table with ids."""
-    users, items, observed, weight, p = pairs
     return pd.DataFrame(
         {
-            columns[0]: user_ids[users.numpy()],
-            columns[1]: item_ids[items.numpy()],
-            "observed": observed.numpy().astype(np.int8),
+            columns[0]: user_ids[cells.users.numpy()],
+            columns[1]: item_ids[cells.items.numpy()],
+            "observed": cells.observed.numpy().astype(np.int8),
             "propensity": p.clamp(torch.finfo(torch.float32).tiny, LARGEST).numpy(),
-            "weight": weight.numpy(),
+            "weight": cells.weight.float().numpy(),
         }
     )
 

@@ -42,9 +42,22 @@ class OutOfFold(NamedTuple):
 
 def observed_cells(space: PairSpace) -> Cells:
     """The rows of the log."""
-    users = torch.div(space.keys, space.n_items, rounding_mode="floor")
-    one = torch.ones_like(space.keys)
-    return Cells(users, space.keys - users * space.n_items, one.bool(), one.double())
+    return log_and_others(space, space.keys[:0])
+
+
+def log_and_others(space: PairSpace, others: Tensor) -> Cells:
+    """The rows of the log, then unobserved cells that stand for all that there are.
+
+    Args:
+        space: The pairs.
+        others: ``[M]`` keys, evenly drawn.
+    """
+    keys = torch.cat([space.keys.to(others.device), others])
+    users = torch.div(keys, space.n_items, rounding_mode="floor")
+    observed = torch.arange(len(keys), device=keys.device) < space.n_observed
+    share = (space.n_pairs - space.n_observed) / max(1, len(others))
+    weight = torch.where(observed, 1.0, share).double()
+    return Cells(users, keys - users * space.n_items, observed, weight)
 
 
 def sampled_cells(space: PairSpace) -> Cells:
@@ -55,13 +68,7 @@ def sampled_cells(space: PairSpace) -> Cells:
     for lo, hi in blocks(0, size, 1):
         pairs = space.pairs(stream.rows(0, 1, lo, hi, size)[:, 0], hi - lo)
         drawn.append((pairs.users * space.n_items + pairs.items)[~pairs.observed])
-    others = torch.cat(drawn)
-    keys = torch.cat([space.keys, others])
-    observed = torch.arange(len(keys), device=keys.device) < space.n_observed
-    share = (space.n_pairs - space.n_observed) / max(1, len(others))
-    users = torch.div(keys, space.n_items, rounding_mode="floor")
-    weight = torch.where(observed, 1.0, share).double()
-    return Cells(users, keys - users * space.n_items, observed, weight)
+    return log_and_others(space, torch.cat(drawn))
 
 
 @torch.no_grad()
