@@ -54,7 +54,10 @@ def test_a_calibrated_model_comes_back_with_its_calibration(kind, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::upo.FailedSeedsWarning")
 def test_a_model_of_which_a_seed_diverged_comes_back(tmp_path):
-    rates = {"estimator.learners.prediction.optimizer.lr": [0.05, 1e38, 0.05]}
+    rates = {
+        "estimator.learners.prediction.optimizer.lr": [0.05, 1e38, 0.05],
+        "estimator.networks.prediction.init_scale": [0.03, 0.1, 0.3],
+    }
     settings = {"propensity.calibrate": "isotonic", "propensity.folds": 2}
     model = short(seeds=3, overrides={**FEW, **rates, **settings})
     assert model.seeds == [0, 2]

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from api_world import FEW, TRAIN, short
+from omegaconf import OmegaConf
 
 import upo
 from upo.errors import InputError
@@ -50,6 +51,22 @@ def test_new_ids_are_answered_by_themselves(model, later):
     found = later.predict(pairs)
     assert found.attrs["unseen"] == 0.0
     assert found.groupby(pairs.item).std().max() > 1e-4
+
+
+@pytest.mark.filterwarnings("ignore::upo.FailedSeedsWarning")
+def test_each_replica_goes_on_with_its_own_settings_where_one_diverged(model, later):
+    """Values for each replica are those of the seeds that are left: 3 and 8 go on as ever."""
+    key = "estimator.learners.prediction.optimizer.lr"
+    rate = OmegaConf.select(model.config, key.removeprefix("estimator."))
+    odd = short(OLD, seeds=[3, 5, 8], overrides={**SETTINGS, key: [rate, 1e38, 4 * rate]})
+    assert odd.seeds == [3, 8]
+    more = odd.update(NEW, epochs=2)
+    again = more.update(NEW, epochs=1)
+    assert more.seeds == again.seeds == [3, 8]
+    assert again.metrics["seed"].tolist() == [3, 5, 8]
+    mine, other = (x.values("prediction", NEW) for x in (more, later))
+    torch.testing.assert_close(mine[0], other[0], rtol=1e-4, atol=1e-6)
+    assert (mine[1] - other[1]).abs().max() > 1e-2
 
 
 def test_rows_of_ids_that_the_log_does_not_have_stay(model):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from omegaconf import ListConfig
 
-from upo.core.optim import ReplicaAdam, per_replica
+from upo.core.optim import ReplicaAdam, of_members, part_of_stack, per_replica
 from upo.errors import InputError
 
 STEPS = 200
@@ -165,3 +165,13 @@ def test_values_that_agree_become_a_number(given):
 @pytest.mark.parametrize("given", [[0.25, 0.5], ListConfig([0.25, 0.5]), torch.tensor([0.25, 0.5])])
 def test_values_that_differ_become_a_tensor(given):
     assert torch.equal(per_replica(given, 2, "lr"), torch.tensor([0.25, 0.5]))
+
+
+def test_a_part_of_a_part_reads_the_values_of_the_whole():
+    values = [0.0, 1.0, 2.0, 3.0, 4.0]
+    with part_of_stack([1, 3, 4], 5):
+        assert of_members(values) == [1.0, 3.0, 4.0]
+        with part_of_stack([0, 2], 3):
+            assert of_members(values) == [1.0, 4.0]
+        assert of_members(values) == [1.0, 3.0, 4.0]
+    assert of_members(values) == values

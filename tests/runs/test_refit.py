@@ -60,6 +60,20 @@ def test_a_refit_is_what_training_on_all_rows_for_so_many_steps_gives(both):
         torch.testing.assert_close(mine, estimator.state_dict()[key], rtol=1e-4, atol=1e-5)
 
 
+def test_values_for_each_replica_are_of_those_that_are_left(both):
+    rate = 0.05
+    words = "estimator=naive", "seeds=[2,3,5]", "refit=true"
+    key = "estimator.learners.prediction.optimizer.lr"
+    found = result(*words, f"{key}=[{rate},1e38,{4 * rate}]")
+    assert found.healthy == [2, 5]
+    tables = [
+        x.estimator.state_dict()["networks.prediction.user.weight"].view(2, -1)
+        for x in (found, both[1])
+    ]
+    torch.testing.assert_close(tables[0][0], tables[1][0], rtol=1e-4, atol=1e-5)
+    assert (tables[0][1] - tables[1][1]).abs().max() > 1e-2
+
+
 def test_selection_is_that_of_the_run_without(both):
     before, after = both
     for name in ("val_log_loss", "val_constant_log_loss", "val_gain_error"):

@@ -21,11 +21,17 @@ _kept: list[tuple[list[int], int]] = []  # replicas of the stack that is being b
 def part_of_stack(members: Sequence[int], total: int) -> Iterator[None]:
     """Within the block, what is built is for some replicas of a larger stack.
 
+    A block within one for ``total`` replicas is for some of these.
+
     Args:
         members: Their numbers there.
         total: Replicas of that stack; a setting with one value for each is read as theirs.
     """
-    _kept.append((list(members), total))
+    kept = list(members)
+    if _kept and len(_kept[-1][0]) == total:
+        within, total = _kept[-1]
+        kept = [within[member] for member in kept]
+    _kept.append((kept, total))
     try:
         yield
     finally:

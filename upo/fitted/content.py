@@ -1,7 +1,7 @@
 """What a saved model must hold before anything is built of it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -295,6 +295,17 @@ def _metrics(metrics: Any, seeds: list[int]) -> pd.DataFrame:
     if not right or len({len(values) for values in metrics.values()}) > 1:
         raise ContentError("its metrics are no table with a row for each seed")
     return pd.DataFrame(dict(metrics))
+
+
+def members(metrics: pd.DataFrame, seeds: Sequence[int]) -> tuple[list[int], int]:
+    """Which of the replicas that were tried have networks, and how many were tried.
+
+    Args:
+        metrics: A row for each that was tried, with its ``seed``; or none.
+        seeds: Of the networks.
+    """
+    tried = metrics["seed"].tolist() if len(metrics) and "seed" in metrics else list(seeds)
+    return [tried.index(seed) for seed in seeds], len(tried)
 
 
 def elements(networks: Mapping[str, Tensor]) -> int:

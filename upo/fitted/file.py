@@ -13,12 +13,13 @@ from upo.core.archive import ArchiveError, read_archive
 from upo.core.budget import Budget
 from upo.core.distributed import rank
 from upo.core.files import write_atomically
+from upo.core.optim import part_of_stack
 from upo.core.yaml_files import YamlError, parse_yaml
 from upo.data.observations import ListedCells
 from upo.errors import InputError
 from upo.fitted.card import FILE as CARD
 from upo.fitted.card import card, command
-from upo.fitted.content import ContentError, check_networks, checked, elements
+from upo.fitted.content import ContentError, check_networks, checked, elements, members
 from upo.fitted.parts import ForeignPartError, build
 from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
@@ -129,11 +130,12 @@ def read_model(folder: str | Path, *, trusted: bool) -> dict[str, Any]:
             features=content.features,
             target=POSITIVE if content.scale is None else Rating(*content.scale),
         )
-        if trusted:
-            estimator = build_estimator(config, space)
-            estimator.load_state_dict(content.networks)
-        else:
-            estimator = stranger(config, space, content.networks, path, REMEDY)
+        with part_of_stack(*members(content.metrics, content.seeds)):
+            if trusted:
+                estimator = build_estimator(config, space)
+                estimator.load_state_dict(content.networks)
+            else:
+                estimator = stranger(config, space, content.networks, path, REMEDY)
     except InputError:
         raise
     except Exception as error:  # whatever a damaged file brings about

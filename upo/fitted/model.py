@@ -14,8 +14,10 @@ from tqdm.auto import tqdm
 
 from upo.core.console import signals_first
 from upo.core.given import flag, path_of, whole
+from upo.core.optim import part_of_stack
 from upo.errors import InputError
 from upo.fitted.answers import Answers
+from upo.fitted.content import members
 from upo.fitted.export import Scale, embeddings, export
 from upo.fitted.file import read_model, write_model
 from upo.fitted.onnx_graph import to_onnx
@@ -284,7 +286,7 @@ class Fitted:
             progress: Draw progress bars.
 
         Returns:
-            The model, whose ``metrics`` hold its seeds alone: nothing was measured.
+            The model, whose ``metrics`` hold seeds alone: nothing was measured.
 
         Raises:
             InputError: If the log or ``epochs`` is wrong, or the model is not of ``upo.fit``.
@@ -294,12 +296,12 @@ class Fitted:
         assert self._params is not None  # settings_of has looked
         ids = self.user_ids, self.item_ids
         space, (users, items) = later_space(log, self.estimator, ids, self._params, config)
-        with as_library():
+        with as_library(), part_of_stack(*members(self.metrics, self.seeds)):
             estimator = updated(config, space, self.estimator, epochs, progress=progress)
         return Fitted(
             estimator,
             resolved(config),
-            metrics=pd.DataFrame({"seed": self.seeds}),
+            metrics=self.metrics[["seed"]],
             columns=self.columns,
             user_ids=users,
             item_ids=items,

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
 from upo.core.memory import freed_memory_kept
+from upo.core.optim import part_of_stack
 from upo.core.seeds import parse_seeds
 from upo.core.shards import sharded
 from upo.data.datamodule import RatingDataModule
@@ -286,25 +287,26 @@ class Experiment:
         seeds = [self.seeds[r] for r in healthy]
         config, target = self.config.estimator, target_name(self.config.estimator)
         space = PairSpace.of(self.data, seeds, 0.0, target)
-        fresh = build_estimator(config, space)
-        start(fresh, selected, then)
         again = self._fitting()
         again.deadline = fitting.deadline
         seconds = 0.0
-        for stage, result in zip(then, results, strict=True):
-            lengths = lengths_of(result, healthy)
-            module = build_stage(
-                stage.stage,
-                config,
-                fresh,
-                self.protocol,
-                plan=plan_of(stage, lengths),
-                lengths=lengths,
-                mar=mar,
-                replay=stage.replay,
-                compiled=stage.compiled,
-            )
-            seconds += again.fit(module).seconds
+        with part_of_stack(healthy, len(self.seeds)):
+            fresh = build_estimator(config, space)
+            start(fresh, selected, then)
+            for stage, result in zip(then, results, strict=True):
+                lengths = lengths_of(result, healthy)
+                module = build_stage(
+                    stage.stage,
+                    config,
+                    fresh,
+                    self.protocol,
+                    plan=plan_of(stage, lengths),
+                    lengths=lengths,
+                    mar=mar,
+                    replay=stage.replay,
+                    compiled=stage.compiled,
+                )
+                seconds += again.fit(module).seconds
         if again.failures:
             raise InputError(f"refit=true: {next(iter(again.failures.values()))}; {REMEDY}")
         return fresh.eval(), seconds
