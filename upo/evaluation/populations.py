@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from upo.core.sampling import EpochStream, stream_key
 from upo.data.rating_data import RatingData, Truth
 from upo.evaluation.mar import MarSet, rank_blocks
 from upo.models.estimator import Estimator
@@ -49,9 +48,7 @@ class Population(ABC):
 
     def _drawn(self, purpose: str, lo: int, hi: int, size: int) -> Tensor:  # [hi - lo]
         """Numbers lo .. hi - 1 of a sample of ``size`` pairs of D."""
-        domain = self.space.order()
-        stream = EpochStream(domain, stream_key(self.space.seeds[:1], purpose))
-        return stream.rows(0, 1, lo, hi, size)[0, 0]
+        return self.space.shared_stream(purpose).rows(0, 1, lo, hi, size)[0, 0]
 
     def _everyone(self, index: Tensor) -> Tensor:  # [B] -> [R, B]
         return index.to(self.space.keys.device).expand(self.space.replicas, -1)

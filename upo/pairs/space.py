@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from upo.core.layers import Sizes
-from upo.core.sampling import Permutation, stream_key
+from upo.core.sampling import EpochStream, Permutation, stream_key
 from upo.data.rating_data import Cells, RatingData, Truth
 from upo.errors import InputError
 from upo.pairs.bits import affordable, bit_set, contains
@@ -263,6 +263,10 @@ class PairSpace(nn.Module):
         """Keyed permutations of the numbers of the pairs of D."""
         columns = None if self.n_pairs % self.n_items else self.n_items
         return Permutation(self.n_pairs, columns)
+
+    def shared_stream(self, purpose: str) -> EpochStream:
+        """A stream of pairs of D that is the same for all replicas, and for each one alone."""
+        return EpochStream(self.order(), stream_key(torch.zeros_like(self.seeds[:1]), purpose))
 
     def _cell_key(self, dim: int) -> Tensor:
         return stream_key(self.seeds, "cells").view(-1, *[1] * (dim - 1))

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from upo.core.sampling import EpochStream, stream_key
 from upo.errors import InputError
 from upo.evaluation.mar import blocks
 from upo.models.calibration import Calibration, Cells
@@ -63,7 +62,7 @@ def log_and_others(space: PairSpace, others: Tensor) -> Cells:
 def sampled_cells(space: PairSpace) -> Cells:
     """Every observed cell and a uniform sample of the others, or all of them where D is small."""
     size = min(space.n_pairs, max(OTHERS * space.n_observed, LEAST))
-    stream = EpochStream(space.order(), stream_key(space.seeds[:1], "calibration"))
+    stream = space.shared_stream("calibration")
     drawn = []
     for lo, hi in blocks(0, size, 1):
         pairs = space.pairs(stream.rows(0, 1, lo, hi, size)[:, 0], hi - lo)

@@ -6,7 +6,7 @@ A plus lets Hydra take any key, a key any text, and parts are built much later.
 import inspect
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -21,6 +21,7 @@ from upo.errors import InputError
 from upo.training.plan import StagePlan
 
 PARTS = ("dataset", "protocol", "estimator")
+OURS = re.compile(r"upo\.")  # modules whose classes hand ** to their bases and nowhere else
 OF_STAGES = ("module", "learners", "first", *(field.name for field in fields(StagePlan)))
 
 
@@ -70,13 +71,31 @@ def _taken(target: str) -> list[inspect.Parameter]:
     try:
         with signals_first():
             called = get_object(target)
-            try:
-                found = inspect.signature(called, eval_str=True)
-            except NameError:  # a name that is there for type checkers alone
-                found = inspect.signature(called)
-            return list(found.parameters.values())
+            return _inherited(called) if isinstance(called, type) else _parameters(called)
     except Exception:  # of whatever the name imports; making the object says what is wrong
         return anything
+
+
+def _parameters(called: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        found = inspect.signature(called, eval_str=True)
+    except NameError:  # a name that is there for type checkers alone
+        found = inspect.signature(called)
+    return list(found.parameters.values())
+
+
+def _inherited(part: type) -> list[inspect.Parameter]:
+    """What a class takes, where it hands ``**`` to its base what that takes, too."""
+    found = _parameters(part)
+    bases = iter(base for base in part.__mro__[1:] if "__init__" in vars(base))
+    while OURS.match(part.__module__) and any(x.kind is x.VAR_KEYWORD for x in found):
+        part = next(bases)
+        if not OURS.match(part.__module__):
+            break
+        known = {x.name for x in found}
+        more = [x for x in _parameters(part) if x.name not in known]
+        found = [x for x in found if x.kind is not x.VAR_KEYWORD] + more
+    return found
 
 
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
