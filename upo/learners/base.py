@@ -15,6 +15,7 @@ from upo.core.sharded_lookups import ShardGradient, deliver
 from upo.errors import InputError
 from upo.learners.penalty import Strengths, TablePenalty
 from upo.models.estimator import Estimator
+from upo.models.factorization_machine import FeatureColumns
 from upo.pairs import Batch, BatchSampler
 
 Logs = dict[str, Tensor]  # name -> [R], detached
@@ -80,6 +81,7 @@ class GradientLearner(Learner):
         trained = estimator.networks[network]
         self.params = list(trained.parameters())
         self.tables = [m for m in trained.modules() if isinstance(m, ReplicaEmbedding)]
+        self.columns = [m for m in trained.modules() if isinstance(m, FeatureColumns)]
         self.optimizer = optimizer(self.params, replicas=estimator.space.replicas)
         self.by_rows = isinstance(self.optimizer, RowAdam)
         self.penalty = TablePenalty(penalty or {}, estimator.space.replicas)
@@ -109,9 +111,12 @@ class GradientLearner(Learner):
         grads: list[Tensor | TableGradient] = []
         shards = [x for x in sums.values() if isinstance(x, ShardGradient)]
         delivered = {id(x.total) for x in shards}
+        of_columns = {k: x for c in self.columns for k, x in self.penalty.of_columns(c).items()}
         for p, g in zip(self.params, found, strict=True):
             rows = sums.get(id(p))
             if rows is None:
+                if g is not None and id(p) in of_columns:  # of all ranks, which are summed
+                    g = g + of_columns[id(p)] / world_size()
                 grads.append(torch.zeros_like(p) if g is None else g)
             else:
                 if g is not None:

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from upo.core.layers import ReplicaEmbedding
 from upo.core.lookups import TableGradient
-from upo.core.optim import Hyper, per_replica
+from upo.core.optim import Hyper, per_replica, placed
 from upo.errors import InputError
+from upo.models.factorization_machine import FeatureColumns
 
 Strengths = Mapping[str, Hyper]
 
@@ -34,6 +35,10 @@ class TablePenalty:
     A row is penalised as often as it is looked up, as in the loss of Koren et al. (2009), eq. (5);
     with the optimiser's decay it would be penalised at every step, though the gradient of its data
     shrinks with the share of steps that see it.
+
+    Feature columns of a factorisation machine count as looked up by every row as far as they are in
+    it, :math:`\lambda_{rows}\sum_c x_c^2\|v_c\|^2+\lambda_{biases}\sum_c x_c^2 w_c^2`; what is
+    added is its mean over the users (items) of the log, not of the batch.
 
     Only its gradient is computed: the logged losses do not contain it, as they do not contain the
     optimiser's decay.
@@ -87,6 +92,19 @@ class TablePenalty:
         strength = self.biases if table.dim == 1 else self.rows
         if gradient.looked_up and not _is_zero(strength):
             gradient.penalise(table.weight, strength, importance)
+
+    def of_columns(self, columns: FeatureColumns) -> dict[int, Tensor]:
+        """The penalty's gradients for feature columns, by the ``id`` of their parameter."""
+        found = {}
+        for weight, strength in (
+            (columns.linear, self.biases),
+            (columns.factors, self.rows),
+        ):  # [R, d, 1 or k]
+            if not _is_zero(strength):
+                each = placed(strength, weight.device)
+                each = each.view(-1, 1, 1) if isinstance(each, Tensor) else each
+                found[id(weight)] = 2.0 * each * columns.mass[:, None] * weight.detach()
+        return found
 
 
 def _is_zero(strength: float | Tensor) -> bool:

@@ -165,9 +165,13 @@ class FeatureColumns(nn.Module):
         std: Initial standard deviation of the factors; linear weights start at 0.
         dim: Embedding size.
         purpose: Part of the seed.
+
+    Attributes:
+        mass: ``[d]`` mean square of each column over the rows that the log has; they sum to 1.
     """
 
     table: Tensor
+    mass: Tensor
 
     def __init__(
         self,
@@ -180,7 +184,9 @@ class FeatureColumns(nn.Module):
     ) -> None:
         super().__init__()
         self.n = len(table)
-        self.register_buffer("table", scaled_columns(table, logged), persistent=False)
+        scaled = scaled_columns(table, logged)
+        self.register_buffer("table", scaled, persistent=False)
+        self.register_buffer("mass", _seen(scaled, logged).square().mean(0), persistent=False)
         d = table.shape[1]
         self.linear = nn.Parameter(torch.zeros(len(seeds), d, 1))
         self.factors = nn.Parameter(normal(seeds, (d, dim), std, purpose))
@@ -206,9 +212,7 @@ class FeatureColumns(nn.Module):
 
 def scaled_columns(table: Tensor, logged: Tensor) -> Tensor:  # [N, d], [n] bool -> [N, d]
     """Numbers standardised over the logged rows, 0/1 columns as they are, rows of unit length."""
-    seen = table[: len(logged)][logged.to(table.device)].double()
-    if not len(seen):
-        seen = table.double()
+    seen = _seen(table, logged).double()
     flag = ((table == 0) | (table == 1)).all(0)
     mean, std = seen.mean(0), seen.std(0, correction=0)
     constant = std <= 1e-12 * mean.abs().clamp(min=1e-300)
@@ -216,6 +220,12 @@ def scaled_columns(table: Tensor, logged: Tensor) -> Tensor:  # [N, d], [n] bool
     std = torch.where(flag | constant, 1.0, std)
     length = ((seen - mean) / std).square().sum(-1).mean().sqrt().clamp(min=1e-12)
     return ((table.double() - mean) / std / length).float()
+
+
+def _seen(table: Tensor, logged: Tensor) -> Tensor:  # [N, d], [n] bool -> [., d]
+    """The rows that the log has, or all if there are none."""
+    seen = table[: len(logged)][logged.to(table.device)]
+    return seen if len(seen) else table
 
 
 def _rows(sizes: Sizes) -> tuple[Tensor, Tensor]:
