@@ -1,5 +1,6 @@
 """Features of users and items: read, refused, and answered from by factorisation machines."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -164,3 +165,24 @@ def test_ratings_of_newcomers_follow_from_features_and_an_update_learns_their_ow
     pd.testing.assert_series_equal(upo.load(tmp_path).predict(asked), later.predict(asked))
     with pytest.raises(upo.InputError, match="new user 'stranger' has no features"):
         model.update(rated.assign(user="stranger"))
+
+
+def test_columns_that_carry_nothing_cost_little():
+    """Ten columns of noise cost .01 AUC here; without a penalty of theirs they cost .17."""
+    g = np.random.default_rng(0)
+    n_users, n_items = 300, 200
+    taste = g.normal(0, 1, (n_users, 2)) @ g.normal(0, 0.7, (2, n_items))
+    logit = g.normal(0, 0.5, n_users)[:, None] + g.normal(0, 0.7, n_items) + taste
+    positive = logit + g.normal(0, 0.7, logit.shape) > 0.5
+    user, item = np.nonzero(g.random(logit.shape) < 0.1)
+    log = pd.DataFrame({"user": user, "item": item, "rating": 1 + 4 * positive[user, item]})
+    asked = np.repeat(np.arange(n_users), 10), g.integers(0, n_items, 10 * n_users)
+    test = pd.DataFrame({"user": asked[0], "item": asked[1], "rating": 1 + 4 * positive[asked]})
+    noise = pd.DataFrame(g.normal(size=(n_users, 10))).rename(columns=str)
+    noise.insert(0, "user", range(n_users))
+    settings = {"estimator": "naive", "test": test.drop_duplicates(["user", "item"])}
+    found = [
+        upo.fit(log, **settings, backbone="fm", progress=False, **more).metrics.auc[0]
+        for more in ({}, {"user_features": noise})
+    ]
+    assert found[1] > found[0] - 0.04  # .010 below on this processor

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from omegaconf import OmegaConf
-from worlds import make_space
+from worlds import N_ITEMS, N_USERS, make_log, make_space
 
 from upo.core import lookups
 from upo.core.layers import ReplicaEmbedding
@@ -26,10 +26,11 @@ from upo.learners.propensity import PropensityLearner
 from upo.models.bins import Bins
 from upo.models.estimator import Estimator
 from upo.models.factorization import MatrixFactorization, NeuralCollaborativeFiltering
+from upo.models.factorization_machine import FactorizationMachine
 from upo.models.imputation import ConstantImputation, PseudoLabel
 from upo.models.propensity import AdditivePropensity
 from upo.models.weighting import ClippedPropensity
-from upo.pairs import BatchSampler
+from upo.pairs import BatchSampler, PairSpace
 
 NETWORKS = {
     "mf": partial(MatrixFactorization, dim=3, biases=True),
@@ -139,6 +140,40 @@ def test_gradients_are_those_of_the_formula(
                 rtol=0,
                 atol=1e-6 if strengths is EACH else 1e-13,
                 msg=name,
+            )
+
+
+@pytest.mark.parametrize("strengths", [ONE, EACH], ids=["one", "each"])
+def test_feature_columns_are_looked_up_by_every_row_as_far_as_they_are_in_it(
+    strengths, optimizer, float64, monkeypatch
+):
+    g = torch.Generator().manual_seed(2)
+    users = torch.randn(N_USERS + 2, 3, generator=g) * 5 + 1
+    items = torch.bernoulli(torch.full((N_ITEMS, 4), 0.4), generator=g)
+    space = PairSpace(*make_log(), N_USERS, N_ITEMS, [0, 1, 2], features=(users, items))
+    network = FactorizationMachine(space.sizes, dim=3, purpose="prediction").double()
+    for p in network.parameters():
+        p.data = torch.randn(p.shape, generator=g)
+    estimator = Estimator(space, {"prediction": network}, form=PseudoLabel(), bins=Bins())
+    batch = BatchSampler(space, "test", 12, 0).chunk(0, 1)[0]
+    make = partial(PredictionLearner, estimator, optimizer=optimizer, objective=Naive())
+    plain = gradients(make(), batch, monkeypatch)
+    penalised = gradients(make(penalty=OmegaConf.create(strengths)), batch, monkeypatch)
+    keys = space.keys
+    for side, seen in (("user", keys // N_ITEMS), ("item", keys % N_ITEMS)):
+        columns = getattr(network, f"{side}_columns")
+        x = columns.table[seen.unique()]  # [n, d]: the users, or items, of the log
+        for name, strength in (("linear", strengths["biases"]), ("factors", strengths["rows"])):
+            weight = getattr(columns, name)
+            of_row = torch.einsum("nc,rck->rn", x.square(), weight.square())
+            value = (torch.as_tensor(strength) * of_row.mean(-1)).sum()
+            key = f"{side}_columns.{name}"
+            torch.testing.assert_close(
+                penalised[key] - plain[key],
+                torch.autograd.grad(value, weight)[0],
+                rtol=1e-6,  # the columns are float32
+                atol=1e-6,
+                msg=key,
             )
 
 
