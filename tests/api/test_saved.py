@@ -74,6 +74,22 @@ def test_a_model_of_which_a_seed_diverged_comes_back(tmp_path):
             upo.load(path)
 
 
+def test_a_model_in_float64_comes_back_in_float64(tmp_path):
+    """Three seeds, of which one stops first, so that smaller stacks are built on the way."""
+    settings = {**FEW, "trainer.precision": "64-true", "estimator.stages.debias.epochs": 12}
+    settings |= {"estimator.stages.debias.patience": 2, "refit": True}
+    model = short(
+        seeds=3, overrides={**settings, "estimator.learners.prediction.optimizer.lr": 0.1}
+    )
+    assert model.estimator.dtype == torch.float64
+    path = model.save(tmp_path)
+    for trusted in (False, True):
+        back = upo.load(path, trusted=trusted)
+        assert back.estimator.dtype == torch.float64
+        assert back.predict(TRAIN).equals(model.predict(TRAIN))
+    assert back.update(TRAIN[:50], epochs=1).estimator.dtype == torch.float64
+
+
 def test_files_that_are_no_model_are_refused_in_a_sentence(fitted, tmp_path):
     with pytest.raises(upo.InputError, match="is not there"):
         upo.load(tmp_path)

@@ -181,6 +181,7 @@ def check_networks(estimator: Estimator, state: Mapping[str, Tensor]) -> None:
             themselves, or an answer fails.
     """
     _check_sources(estimator.networks)
+    as_wide(estimator, state)
     own = estimator.state_dict()
     edges = "bins.edges"  # grows when it is first computed
     wrong = next(
@@ -211,6 +212,12 @@ def check_networks(estimator: Estimator, state: Mapping[str, Tensor]) -> None:
             ((value >= low) & (value <= high)).all()
         ):
             raise ContentError(f"its {what} of a pair is no {kind}")
+
+
+def as_wide(estimator: Estimator, state: Mapping[str, Tensor]) -> Estimator:
+    """The estimator in float64 if it was trained so (``trainer.precision=64-true``)."""
+    wide = {x.dtype for x in state.values() if x.is_floating_point()} == {torch.float64}
+    return estimator.double() if wide else estimator
 
 
 def _check_sources(networks: nn.ModuleDict) -> None:

@@ -19,7 +19,7 @@ from upo.data.observations import ListedCells
 from upo.errors import InputError
 from upo.fitted.card import FILE as CARD
 from upo.fitted.card import card, command
-from upo.fitted.content import ContentError, check_networks, checked, elements, members
+from upo.fitted.content import ContentError, as_wide, check_networks, checked, elements, members
 from upo.fitted.parts import ForeignPartError, build
 from upo.models.estimator import Estimator
 from upo.pairs import PairSpace
@@ -132,7 +132,7 @@ def read_model(folder: str | Path, *, trusted: bool) -> dict[str, Any]:
         )
         with part_of_stack(*members(content.metrics, content.seeds)):
             if trusted:
-                estimator = build_estimator(config, space)
+                estimator = as_wide(build_estimator(config, space), content.networks)
                 estimator.load_state_dict(content.networks)
             else:
                 estimator = stranger(config, space, content.networks, path, REMEDY)

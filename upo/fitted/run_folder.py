@@ -19,7 +19,7 @@ from upo.data.datamodule import RatingDataModule
 from upo.data.rating_data import RatingData, report
 from upo.errors import InputError, visible
 from upo.evaluation.protocols import Protocol
-from upo.fitted.content import ContentError, check_seeds
+from upo.fitted.content import ContentError, as_wide, check_seeds
 from upo.fitted.file import FILE, damaged, stranger
 from upo.fitted.model import Fitted
 from upo.fitted.model import load as load_saved
@@ -107,7 +107,7 @@ def load_model(folder: Path, *, log: Path | None = None, trusted: bool = False) 
         space = PairSpace.of(data, [seeds[r] for r in kept], protocol.holdout, target, held)
         with part_of_stack(kept, len(seeds)):
             if trusted:
-                estimator = build_estimator(config["estimator"], space)
+                estimator = as_wide(build_estimator(config["estimator"], space), networks)
                 estimator.load_state_dict(networks)
             else:
                 estimator = stranger(config["estimator"], space, networks, path, REMEDY)

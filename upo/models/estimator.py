@@ -157,6 +157,11 @@ class Estimator(nn.Module):
         return "imputation" in self.networks
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the networks' parameters: float64 where they are trained in it."""
+        return next(self.networks.parameters()).dtype
+
+    @property
     def parameters_per_replica(self) -> int:
         """Learnable parameters of one replica, over all processes."""
         there = sum(p.numel() for p in self.networks.parameters()) // self.space.replicas

@@ -112,7 +112,7 @@ def build_stage(
     def rebuild(members: Sequence[int]) -> tuple[Estimator, dict[str, Learner]]:
         space = estimator.space
         with part_of_stack(members, space.replicas):
-            part = build_estimator(config, space.part(list(members)).cpu())
+            part = build_estimator(config, space.part(list(members)).cpu()).to(estimator.dtype)
             return part, _learners(name, players, config, part)
 
     stage: dict[str, Any] = {
@@ -155,7 +155,7 @@ def part_of(estimator: Estimator, config: DictConfig, members: Sequence[int]) ->
     """
     space = estimator.space
     with part_of_stack(members, space.replicas):
-        part = build_estimator(config, space.part(list(members)).cpu())
+        part = build_estimator(config, space.part(list(members)).cpu()).to(estimator.dtype)
     part.load_state_dict(part_of_state(estimator.state_dict(), members, space.replicas))
     return part.to(space.keys.device).train(estimator.training)
 

@@ -291,7 +291,7 @@ class Experiment:
         again.deadline = fitting.deadline
         seconds = 0.0
         with part_of_stack(healthy, len(self.seeds)):
-            fresh = build_estimator(config, space)
+            fresh = build_estimator(config, space).to(selected.dtype)
             start(fresh, selected, then)
             for stage, result in zip(then, results, strict=True):
                 lengths = lengths_of(result, healthy)

@@ -52,7 +52,7 @@ def updated(
     lengths = torch.full((space.replicas,), epochs)
     # of one process, whose rows start as those of any number
     with sharded(shard_of(config.trainer)), freed_memory_kept():
-        fresh = build_estimator(config.estimator, space)
+        fresh = build_estimator(config.estimator, space).to(trained.dtype)
         take_over(fresh, trained)
         for name in scheduled(config.estimator):
             of_prediction = config.estimator.stages[name].module == "debiasing"
