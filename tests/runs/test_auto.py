@@ -44,6 +44,13 @@ def test_values_that_were_given_are_what_is_multiplied():
     assert [each[PENALTY] for each in choice.tried] == [1.0, 0.1, 0.3, 2.0, 4.0, 1.0]
 
 
+def test_values_for_each_replica_are_refused():
+    """Each candidate once trained with another of them."""
+    words = "seeds=[3,4]", "estimator=ips", "estimator.weighting.p_min=[0,2]"
+    with pytest.raises(InputError, match=r"^estimator\.weighting\.p_min has a value for each rep"):
+        preferred(experiment(*words))
+
+
 def test_without_auto_nothing_is_tried():
     before = experiment("auto=false")
     assert preferred(before) == (before, None)

@@ -198,7 +198,8 @@ def test_a_game_is_calibrated_too_and_a_resumed_run_equals_it(tmp_path):
         (["propensity.calibrate=platt"], "must be none, isotonic, histogram, gbdt"),
         (["propensity.calibrate=isotonic", "propensity.folds=1"], "at least 2"),
         (["propensity.calibrate=isotonic", "estimator=dr_v2"], "learned beside it"),
-        (["propensity.calibrate=isotonic", "estimator=kbips"], "learned beside it"),
+        (["propensity.calibrate=isotonic", "estimator=kbips"], "derived from another or from w"),
+        (["propensity.calibrate=isotonic", "estimator=user_item_dr"], "derived from another"),
     ],
 )
 def test_what_cannot_be_calibrated_is_said(words, message):

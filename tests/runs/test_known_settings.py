@@ -5,7 +5,7 @@ import pytest
 from upo.errors import InputError
 from upo.runs.compose import choices, composed
 from upo.runs.config import check
-from upo.runs.known_settings import check_settings
+from upo.runs.known_settings import by_replica, check_settings
 
 UNKNOWN = {
     "+estimator.weighting.pmin=.1": r"^estimator.weighting has no setting pmin \(did you mean p_mi",
@@ -84,6 +84,38 @@ def test_files_are_named_by_text(word, said):
     with pytest.raises(InputError, match=said):
         check(composed([*words, word]))
     check(composed([*words, "dataset.user_column=0", "dataset.rating_range=[1,5]"]))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "word", "said"),
+    [
+        ("stable_dr", "estimator.weighting.relative=no", "relative must be true or false"),
+        ("stable_dr", "+estimator.weighting.foo=1", "has no setting foo; it has p_min, relative"),
+        ("akbdr", "estimator.networks.anchors.gamma=wide", "gamma must be a number, got 'wide'"),
+        ("akbips", "+estimator.networks.anchors.foo=1", "anchors has no setting foo; it has dim"),
+        (
+            "cali_mr",
+            "estimator.learners.imputation_1.penalties.calibration.span=abc",
+            "span must be a number, got 'abc'",
+        ),
+    ],
+)
+def test_what_a_part_hands_to_its_base_is_looked_at(estimator, word, said):
+    """``relative=no`` was once true there, and the others ended in a traceback."""
+    with pytest.raises(InputError, match=said):
+        check(composed(["logger=none", "dataset=synthetic", f"estimator={estimator}", word]))
+
+
+def test_values_for_each_replica_are_found_where_they_were_given():
+    words = ["estimator=ips", "estimator.fit.penalty.rows=[.1,.2]"]
+    words += ["estimator.fit.p_min=[0,1]", "estimator.networks.prediction.init_scale=[1,2]"]
+    assert set(by_replica(composed(words))) == {
+        "estimator.fit.penalty.rows",
+        "estimator.fit.p_min",
+        "estimator.networks.prediction.init_scale",
+    }
+    for name in choices("estimator"):
+        assert not by_replica(composed([f"estimator={name}", "backbone=ncf"]))
 
 
 def test_an_empty_folder_of_data_is_not_the_current_one(monkeypatch):

@@ -60,7 +60,8 @@ class _Sums(NamedTuple):
 def isotonic(z: Floats, o: Floats, w: Floats) -> Steps:
     r"""Isotonic regression of o on z: the non-decreasing steps of least weighted squared error.
 
-    Within a step the probabilities sum to the observed pairs, so for every function h of the level
+    Within a step the probabilities of these logits sum to their observed pairs, so for every
+    function h of the level
     :math:`\sum_O h / \hat p = \sum_D h`: balance of whatever depends on the propensity alone. The
     lowest step holds at least 30 observed rows and the highest 10 others: no level is 0 or 1. Equal
     logits are one point, and so are those between neighbours of 2,048 quantiles, half of them of

@@ -176,6 +176,10 @@ class WorstCaseWeightLearner(KernelWeightLearner):
             raise InputError(f"ridge of the kernels must be above 0, got {ridge}; try 0.001.")
         if self.summed:
             raise InputError("The worst function has one gap; leave summed=true out.")
+        if self.anchors.balanced != self.anchors.count:
+            raise InputError(
+                "The worst function is one of all anchors; set their n_anchors, not balanced."
+            )
         self.ridge = ridge
 
     def violation(self, w: Tensor, k_o: Tensor, k_d: Tensor) -> Tensor:

@@ -190,9 +190,15 @@ def check_schedule(estimator: Estimator, debiasing: Sequence[StageModule], folds
         for stage in debiasing
         for learner in stage.learners.values()
     )
-    if beside or hasattr(estimator.weighting, "propensity"):
+    derived = hasattr(estimator.weighting, "propensity")
+    if beside or derived:
+        what = (
+            "learned beside it"
+            if beside
+            else "derived from another or from weights (kernel, tilted and raked rows)"
+        )
         raise InputError(
             "A propensity that stands alone or is calibrated (propensity.calibrate) is learned "
-            "before the prediction, and this one is learned beside it; choose another propensity, "
-            "such as upo or additive."
+            f"before the prediction, and this one is {what}; choose another propensity, such as "
+            "upo or additive."
         )

@@ -34,6 +34,7 @@ from upo.runs.assembly import build_estimator, build_stage, part_of
 from upo.runs.config import check, scheduled, target_name
 from upo.runs.crossfit import Build, OutOfFold, Train, calibrate, check_schedule, cross_fitted
 from upo.runs.fitting import StageFitting, StageResult
+from upo.runs.known_settings import by_replica
 from upo.runs.measured import Measured, measured
 from upo.runs.refit import check_refit, lengths_of, plan_of, start
 from upo.training.debiasing import DebiasingModule
@@ -196,6 +197,12 @@ class Experiment:
             InputError: If the last stage selects nothing by which to compare them, or all diverge.
         """
         config = self.config.copy()
+        listed = [key for key in by_replica(config) if key not in settings[0]]
+        if listed:
+            raise InputError(
+                f"{listed[0]} has a value for each replica, and settings are tried as replicas, "
+                "with one value for all; give one, or neither search nor set auto=true."
+            )
         if "max_time" in config.trainer:  # which ends a run that its folder can go on with
             del config.trainer.max_time
         for key in settings[0]:

@@ -63,6 +63,29 @@ def _check(tree: Any, key: str, config: DictConfig) -> None:
                 _check_value(f"{key}.{each.name}", tree[each.name], each.annotation, config)
 
 
+def by_replica(config: DictConfig) -> list[str]:
+    """Settings with a value for each replica, where a part also takes one for all."""
+    tree = OmegaConf.to_container(config.estimator, resolve=False)
+    return list(dict.fromkeys(_listed(tree, "estimator", config)))
+
+
+def _listed(tree: Any, key: str, config: DictConfig) -> Iterator[str]:
+    for name, inner in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+        if isinstance(inner, dict | list):
+            yield from _listed(inner, f"{key}.{name}", config)
+    if isinstance(tree, Mapping) and isinstance(tree.get("_target_"), str):
+        for each in _taken(tree["_target_"]):
+            if each.name not in tree:
+                continue
+            given = _given(f"{key}.{each.name}", config)
+            value = OmegaConf.select(config, given)
+            if isinstance(value, ListConfig) and _fits(0.5, each.annotation):
+                yield given
+            elif isinstance(value, DictConfig) and _fits({"": 0.5}, each.annotation):
+                inner = {str(x): y for x, y in value.items()}
+                yield from (f"{given}.{x}" for x, y in inner.items() if isinstance(y, ListConfig))
+
+
 def _taken(target: str) -> list[inspect.Parameter]:
     """What a part takes; anything if it is not there."""
     anything = [inspect.Parameter("_", inspect.Parameter.VAR_KEYWORD)]
