@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from upo.errors import (
         FailedSeedsWarning,
         InputError,
+        RareLabelsWarning,
         UnseenIdsWarning,
         UselessModelWarning,
         UselessWeightsWarning,
@@ -30,6 +31,7 @@ __all__ = [
     "InputError",
     "NotFittedError",
     "Propensity",
+    "RareLabelsWarning",
     "UnseenIdsWarning",
     "UselessModelWarning",
     "UselessWeightsWarning",
@@ -50,6 +52,7 @@ _HOMES = {
     "InputError": "upo.errors",
     "NotFittedError": "upo.fitted",
     "Propensity": "upo.propensity",
+    "RareLabelsWarning": "upo.errors",
     "UnseenIdsWarning": "upo.errors",
     "UselessModelWarning": "upo.errors",
     "UselessWeightsWarning": "upo.errors",

@@ -22,6 +22,7 @@ from upo.data.rating_data import report
 from upo.errors import (
     FailedSeedsWarning,
     InputError,
+    RareLabelsWarning,
     UnseenIdsWarning,
     UselessModelWarning,
     UselessWeightsWarning,
@@ -37,7 +38,13 @@ from upo.runs.compose import choices, chosen, composed
 from upo.runs.config import check
 from upo.runs.experiment import Experiment
 from upo.runs.folder import result_rows
-from upo.runs.remarks import failures_said, unseen_test, useless_model, useless_weights
+from upo.runs.remarks import (
+    failures_said,
+    rare_labels,
+    unseen_test,
+    useless_model,
+    useless_weights,
+)
 from upo.runs.results import FIXED, LAST
 from upo.runs.tuned import NOT_TUNED, values_of, words_for
 from upo.tables.ids import check_columns
@@ -103,6 +110,7 @@ def fit(
     Warns:
         FailedSeedsWarning: If the replicas of some seeds diverged; the model is that of the others.
         UnseenIdsWarning: If most rows of ``test`` have a user or an item that ``train`` lacks.
+        RareLabelsWarning: If fewer than a fiftieth of the ratings are positive, or are not.
         UselessModelWarning: If the model of a seed is not better than the constant prediction by
             two standard errors, in log-loss (or squared error) on the validation rows.
         UselessWeightsWarning: If most rows of the log lie at the clip and the others' weights
@@ -181,6 +189,7 @@ def fit(
     for text, kind in (
         (failures_said(result.failures, len(rows)), FailedSeedsWarning),
         (unseen_test(data), UnseenIdsWarning),
+        (rare_labels(data, target), RareLabelsWarning),
         (useless_model(rows), UselessModelWarning),
         (useless_weights(rows), UselessWeightsWarning),
     ):

@@ -46,6 +46,10 @@ class FailedSeedsWarning(UserWarning):
     """Replicas of some seeds diverged: the model consists of the others."""
 
 
+class RareLabelsWarning(UserWarning):
+    """Nearly all ratings of the log are positive, or nearly none."""
+
+
 class UselessModelWarning(UserWarning):
     """The model predicts no better than a constant, by two standard errors on validation rows."""
 

@@ -99,7 +99,7 @@ ROW = {
     ("change", "said"),
     [
         ({}, []),
-        ({"val_gain_error": 0.015}, ["no better"]),  # two standard errors, not more
+        ({"val_gain_error": 0.015}, ["not clearly better"]),  # two standard errors, not more
         ({"val_gain_error": float("nan")}, ["cannot be told"]),
         ({"val_log_loss": float("nan")}, ["no better"]),
         ({"clip_share": 0.51, "effective_sample_size": 0.95}, ["51% of the log's rows"]),
@@ -120,6 +120,30 @@ def test_remarks_on_rows(change, said):
         assert part in sentence
     text = table([ROW | change], title="t", remarks=found)
     assert text.count("Warning: ") == len(said)
+
+
+def test_better_within_the_noise_is_told_from_worse():
+    noisy = useless_model([ROW | {"val_log_loss": 0.6, "val_gain_error": 0.1}])
+    assert "is not clearly better than the constant" in str(noisy)
+    assert "so few rows can tell; give more ratings" in str(noisy)
+    worse = useless_model([ROW | {"val_log_loss": 0.7, "val_gain_error": 0.1}])
+    assert "is no better than the constant" in str(worse)
+
+
+@pytest.mark.parametrize(("threshold", "share"), [(1.5, "99."), (4.99, "0.")])
+def test_labels_of_nearly_one_kind_are_warned_of(threshold, share):
+    """Ratings of another scale than the threshold is for: nearly all of them are positive."""
+    few = {"estimator": "naive", "overrides": {"estimator.stages.debias.epochs": 1}}
+    odd = TRAIN.assign(rating=[5.0 if threshold > 4 else 1.0, *[3.0] * (len(TRAIN) - 1)])
+    odd.loc[odd.index[1], "rating"] = 5.0 if threshold > 4 else 1.0  # one of two may be held out
+    with pytest.warns(
+        upo.RareLabelsWarning, match=rf"^{share}.*% of the ratings are positive \(rat"
+    ):
+        short(odd, label_threshold=threshold, **few)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", upo.RareLabelsWarning)
+        short(TRAIN, **few)
+        short(odd, label_threshold=threshold, target="rating", **few)
 
 
 def test_one_seed_of_two_is_counted():
@@ -184,6 +208,7 @@ def test_text_that_stands_for_a_number_finds_it():
 
 
 def test_warnings_are_public_and_plain():
-    for kind in (upo.UselessModelWarning, upo.UselessWeightsWarning, upo.UnseenIdsWarning):
+    names = [name for name in upo.__all__ if name.endswith("Warning")]
+    for kind in (getattr(upo, name) for name in names):
         assert issubclass(kind, UserWarning)
         assert json.dumps(kind.__doc__).count(".") == 1

@@ -51,7 +51,7 @@ def run(config: DictConfig, folder: Path, *, chatty: bool = True) -> list[Row]:
     result = experiment.run(loggers=loggers)
     rows = result_rows(result, experiment)
     if first_process():
-        said = remarks(rows, result.failures, data)
+        said = remarks(rows, result.failures, data, target_name(experiment.config.estimator))
         _write(result, rows, said, experiment, folder, loggers, choice)
         if chatty:
             say("\n" + table(rows, title=_title(rows[0]), remarks=said))

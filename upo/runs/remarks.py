@@ -8,6 +8,8 @@ from upo.metrics.names import JUDGE
 from upo.runs.results import Row, seed_failed, spread
 from upo.training.stack import REMEDY
 
+RARE = 0.02  # a smaller share of positives or of others is remarked on
+WORTH = 0.01  # of the constant's error: what a model gains, if it gains anything
 MOST = 0.5  # a larger share of the log at the clip is remarked on
 SPELLED = {"log_loss": "log-loss", "mse": "squared error"}
 NEARLY_ALL = 0.9  # effective sample size up to which the others do tell something
@@ -55,9 +57,29 @@ def useless_model(rows: Sequence[Row]) -> str | None:
         if math.isnan(error)
         else (f"two standard errors of the difference are {2 * error:.2g}")
     )
+    if constant - model > WORTH * constant and not math.isnan(error):
+        return (
+            f"{who} is not clearly better than the constant prediction (the training mean): "
+            f"{found}, more than so few rows can tell; give more ratings, hold more of them out "
+            "(protocol.share), or train longer."
+        )
     return (
         f"{who} is no better than the constant prediction (the training mean): {found}; try "
         "another learning rate, less weight decay or more epochs, or give more ratings."
+    )
+
+
+def rare_labels(data: RatingData, target: str) -> str | None:
+    """A sentence if nearly all ratings of the log are positive, or nearly none."""
+    if target != "positive" or not data.labelled:
+        return None
+    share = float(data.train.labels(data.label_rule).double().mean())
+    if RARE <= share <= 1 - RARE:
+        return None
+    return (
+        f"{share:.2%} of the ratings are positive ({data.label_rule}), so there is little to learn "
+        "from the others; if that is not meant, set label_threshold (dataset.label_threshold), or "
+        "target=rating."
     )
 
 
@@ -113,6 +135,7 @@ def remarks(
     rows: Sequence[Row],
     failures: Mapping[int, str] | None = None,
     data: RatingData | None = None,
+    target: str = "positive",
 ) -> list[str]:
     """All that is to be said, worst first.
 
@@ -120,10 +143,12 @@ def remarks(
         rows: A row for each seed.
         failures: What became of replicas that diverged, by number.
         data: What they were trained and measured on.
+        target: What is predicted.
     """
     found = [
         failures_said(failures or {}, len(rows)),
         None if data is None else unseen_test(data),
+        None if data is None else rare_labels(data, target),
         useless_model(rows),
         useless_weights(rows),
     ]
