@@ -118,6 +118,12 @@ def test_a_run_on_the_embedded_world_answers_for_indices(home):
     assert float(auc.compute()) == pytest.approx(model.metrics.auc[0], abs=1e-9)
 
 
+def test_a_run_on_a_log_of_the_battery_is_read_again(home):
+    train(home / "battery", "dataset=battery", "dataset.log=tiny", "estimator=naive")
+    model = load_model(home / "battery")
+    assert model.about["data"].startswith("battery-tiny: 60 users x 40 items")
+
+
 def test_seeds_have_a_column_each(home):
     mean = ask(home, f"pairs={home / 'ask.csv'}")
     each = ask(home, f"pairs={home / 'ask.csv'}", "seeds=separate")

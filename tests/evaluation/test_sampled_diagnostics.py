@@ -49,3 +49,20 @@ def test_a_sample_of_everything_is_exact(untrained, monkeypatch):
         torch.testing.assert_close(whole[name], exact[name], rtol=1e-6, atol=1e-9)
         # what rounding leaves of a variance of 0
         assert (whole[f"{name}_error"] < 1e-6).all()
+
+
+def test_a_seed_of_a_stack_is_measured_on_the_pairs_that_it_is_alone(monkeypatch):
+    monkeypatch.setattr(populations, "EXACT_PAIRS", 10)
+    monkeypatch.setattr(populations, "SAMPLE_PAIRS", 500)
+    found = []
+    for seeds in ("[3,7]", "[7]"):
+        words = f"seeds={seeds}", "dataset.n_users=60", "dataset.n_items=50"
+        config = configure("dr_jl", *words)
+        experiment = Experiment(config, progress=False)
+        data = experiment.datamodule.data
+        space = PairSpace.of(data, experiment.seeds, 0.1)
+        estimator = build_estimator(config.estimator, space).eval()
+        values = Diagnostics(data, MarSet(data, 5)).measure(estimator).values
+        found.append({name: value[-1:] for name, value in values.items()})
+    for name, value in found[1].items():
+        torch.testing.assert_close(found[0][name], value, rtol=1e-9, atol=0, msg=name)

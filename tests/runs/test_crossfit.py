@@ -40,6 +40,14 @@ def propensities(estimator):
         return estimator.propensity(pairs).double(), pairs
 
 
+def test_unobserved_cells_are_drawn_alike_for_a_seed_of_a_stack_and_for_it_alone(monkeypatch):
+    monkeypatch.setattr("upo.runs.crossfit.LEAST", 10)
+    monkeypatch.setattr("upo.runs.crossfit.OTHERS", 1)
+    both, alone = (sampled_cells(make_space(seeds)) for seeds in ((3, 7), (7,)))
+    assert len(both.users) < make_space((7,)).n_pairs
+    assert all(torch.equal(a, b) for a, b in zip(both, alone, strict=True))
+
+
 def test_folds_are_all_of_d_and_a_copy_trains_on_all_but_its_own():
     cells = TrainCells(12, 17, 0.5, seed=1)
     keys = cells(torch.arange(len(cells))).sort().values[::3]
