@@ -103,7 +103,7 @@ def test_fit_chooses_and_its_params_repeat_the_fit():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["backbone=ncf"], "estimator.candidates of backbone=ncf"),
+        (["backbone=mf_plain"], "estimator.candidates of backbone=mf_plain"),
         (["estimator.learners.prediction.penalty.rows=[0.1]"], "is \\[0.1\\] and no number"),
         (
             ["estimator.candidates.learners.prediction.optimizer.lr=[1,2]"],
