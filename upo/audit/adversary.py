@@ -28,7 +28,7 @@ class Attack:
     Attributes:
         name: What w depends on.
         gain: Held-out sum of ``s w (o - p)`` over the pairs of D: its UPO loss, eq. (4), with the
-            sign s of each bin taken from the other half.
+            sign s of each bin taken from the other half (1 for combinations).
         standard_error: Of the gain at correct propensities, where its mean is 0.
         p_value: Of a gain at least as large.
         tests: Columns of :func:`upo.audit.segments.segment_counts` for the tenths of the pairs
@@ -45,18 +45,19 @@ class Attack:
 def attacks(
     pairs: AuditPairs, named: list[Segmentation], *, num_bins: int, seed: int
 ) -> Iterator[Attack]:
-    r"""Train w on a hashed half of the pairs to maximise L_UPO, and test it on the other half.
+    r"""Find w on a hashed half of the pairs to maximise L_UPO, and test it on the other half.
 
     .. math:: L_{UPO} = \frac{1}{|D|} \sum_m \Bigl| \sum_{B_m} w(x) (o - \hat p) \Bigr|
 
     In training the gain is divided by its null standard deviation; undivided it is largest for
     w = 1 or -1 everywhere, which says little about where. Given the first half, w and the signs of
     the bins are fixed when they meet the second, so the null distribution of what they find there
-    is that of any fixed weight. One adversary sees the features and the propensity, the other who
-    the user and the item are.
+    is that of any fixed weight. One adversary sees the features and the propensity, one who the
+    user and the item are, each for itself, and one which of them meet.
 
     Source: Zheng et al., UPO, AAAI 2026, eq. (4) and Algorithm 1 (the ascent in w). Differs: the
-    division in training, and the signs of the other half in the test.
+    division in training, the signs of the other half in the test, and singular vectors in place
+    of the ascent over combinations, whose w has signs of its own.
     """
     key = splitmix64(torch.tensor(seed, dtype=torch.int64))
     users, items = torch.from_numpy(pairs.users), torch.from_numpy(pairs.items)

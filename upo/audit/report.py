@@ -141,8 +141,10 @@ def _findings(audit: Findings) -> list[str]:
             "note",
         ),
         paragraph(
-            "The adversary learns on one half of the pairs where the propensities are wrong. Its "
-            "gain on the other half is 0 on average if they are correct."
+            "Adversaries learn on one half of the pairs where the propensities are wrong: by "
+            "features and the propensity, by users and items each for itself, and by which users "
+            "meet which items. Their gain on the other half is 0 on average if the propensities "
+            "are correct."
         ),
         table(
             audit.adversary,
