@@ -67,7 +67,7 @@ def test_what_no_sum_of_a_user_and_an_item_shows_is_found(name):
     adversary = audit.adversary.set_index("adversary")
     assert adversary.p_adjusted[NAME] < 1e-6
     z = adversary.gain / adversary.standard_error
-    assert z[NAME] > 3 * z["users and items"]  # bounded sums have little of such a direction
+    assert z[NAME] > 1.5 * z["users and items"]  # whose bound makes a little of such a direction
     where = audit.findings["where"].str
     for word in ("low", "high"):
         assert where.contains(f"the adversary over {NAME} calls most too {word}").any()

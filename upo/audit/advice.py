@@ -18,7 +18,8 @@ ADVICE = {
     "interactions": (
         "Wrong for combinations that no column shows",
         "raise the capacity of the propensity (upo.Propensity('fm') or a larger "
-        "estimator.networks.propensity.dim), or correct by trees: upo.repair",
+        "estimator.networks.propensity.dim), or, where features have them, correct by trees: "
+        "upo.repair(..., features=[...])",
     ),
     "single": (
         "Wrong for single users or items",
