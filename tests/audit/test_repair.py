@@ -42,6 +42,16 @@ def test_rows_answer_in_their_order_and_do_not_read_themselves():
     assert abs(moved[row] - found[row]) < 0.02
 
 
+def test_a_series_follows_its_index_whatever_the_order_of_the_pairs():
+    table = distorted(1, 40)
+    shuffled = table.sample(frac=1.0, random_state=2)
+    found = repair(table.propensity, shuffled.drop(columns="propensity")).propensity
+    assert found.index.equals(shuffled.index)
+    pd.testing.assert_series_equal(found, repair("propensity", shuffled).propensity)
+    with pytest.raises(upo.InputError, match=r"propensities is a Series .* and pairs has"):
+        repair(table.propensity.add_prefix("row"), shuffled)
+
+
 def test_a_sample_with_weights_is_repaired_for_all_that_it_stands_for():
     table = sampled(distorted(2), 2)
     found = repair("propensity", table)

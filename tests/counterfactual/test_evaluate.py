@@ -166,6 +166,17 @@ def test_the_order_of_rows_and_the_kind_of_frame_change_nothing():
     pd.testing.assert_frame_equal(run(propensity=LOG.propensity.to_numpy()), expected)
 
 
+def test_a_series_of_propensities_follows_its_index():
+    expected = run()
+    shuffled = LOG.sample(frac=1, random_state=3)
+    pd.testing.assert_frame_equal(run(shuffled, propensity=LOG.propensity), expected)
+    split = upo.held_out(LOG, 0.5)
+    apart = run(split, propensity=split.held_out.propensity.sort_index())
+    pd.testing.assert_frame_equal(apart, run(split))
+    with pytest.raises(InputError, match=r"propensity is a Series of .* and log has"):
+        run(propensity=LOG.propensity.add_prefix("row"))
+
+
 def test_pairs_of_the_log_outside_d_are_not_used():
     inside = ALL[ALL.item < 5]
     expected = run(LOG[LOG.item < 5], inside)

@@ -18,6 +18,7 @@ from upo.core.sampling import splitmix64, stream_key
 from upo.errors import InputError
 from upo.functional.boosting import boosted
 from upo.functional.recalibration import isotonic
+from upo.tables.aligned import aligned
 from upo.tables.frames import first_line, to_arrow
 
 Floats = NDArray[np.float64]
@@ -77,7 +78,7 @@ def repair(
 
     Args:
         propensities: In (0, 1]: the name of a column of ``pairs``, or as many numbers as it has
-            rows.
+            rows, in their order; a pandas Series goes by its index.
         pairs: A row for each pair, as ``upo.audit`` takes it.
         features: Further columns to correct by; all that can be used if not given.
         user: Name of the user column.
@@ -98,7 +99,7 @@ def repair(
     column = propensities
     if not isinstance(propensities, str):
         column = "propensity"
-        table = _with(table, column, propensities)
+        table = _with(table, column, aligned(propensities, pairs, "propensities", "pairs"))
     given: dict[str, Any] = {"user": user, "item": item, "observed": observed, "weight": weight}
     names = Names(**given, propensity=column)
     rows = read_pairs(table, names, features, "pairs")

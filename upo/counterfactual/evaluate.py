@@ -60,9 +60,10 @@ def evaluate(
         scores: D: a frame with a user, an item and a score in each row. Or the name of a column of
             ``log``, where only those pairs were scored: then losses by SNIPS are all there is.
         propensity: P(observed) of each row of the log, in (0, 1], in the whole log where it was
-            split: the name of a column, or an array in the order of the rows. Or what learns it: an
-            unfitted ``upo.Propensity``, which is cross-fitted to the log (the whole one), or a
-            fitted model or ``upo.Propensity``, of the log, or of the train part where it was split.
+            split: the name of a column, or an array in the order of the rows; a pandas Series goes
+            by its index. Or what learns it: an unfitted ``upo.Propensity``, which is cross-fitted
+            to the log (the whole one), or a fitted model or ``upo.Propensity``, of the log, or of
+            the train part where it was split.
         metrics: Some of ``log_loss``, ``mse``, ``precision`` and ``ndcg_full`` (see
             ``upo.counterfactual.metrics``).
         k: Cutoff of the ranking metrics, at least 1.

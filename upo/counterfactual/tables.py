@@ -14,6 +14,7 @@ from upo.counterfactual.propensities import propensities
 from upo.counterfactual.split import HeldOut
 from upo.data.interactions import LabelRule
 from upo.errors import InputError
+from upo.tables.aligned import aligned
 from upo.tables.ids import joint_index
 
 Index = np.ndarray[Any, np.dtype[np.int64]]
@@ -86,6 +87,7 @@ def read_tables(
     if alone and imputed is not None:
         extra.append(imputed)
     rows = log if split is None else split.held_out
+    propensity = aligned(propensity, rows, "propensity", "log")
     table = table_of(rows, [user, item, rating, *extra], "log")
     if not len(table):
         raise InputError("log has no rows; give at least one observed pair.")
