@@ -35,9 +35,15 @@ def balance(pairs: AuditPairs) -> pd.DataFrame:
     unobserved pairs, each weighted, say of its mean. Its expectation is 0 at the true propensities;
     the sum of its squares over the features is their BMSE.
 
+    Rows that the propensities settle (``AuditPairs.settled``) are left out of the weighted
+    difference and of its error, where each would have a weight that empties the test of all others.
+    That one of them is otherwise has a chance of 1 in 1,000 at most, and adds it to the error rate.
+
     Source: Zheng et al., UPO, AAAI 2026 (BMSE); Imai and Ratkovic, "Covariate balancing propensity
     score", JRSS B 76 (2014), 243-263; Austin, Statistics in Medicine 28 (2009), 3083-3107
-    (standardised differences and their plot).
+    (standardised differences and their plot); Crump et al., "Dealing with limited overlap in
+    estimation of average treatment effects", Biometrika 96 (2009), 187-199 (leaving out what one
+    kind of pairs cannot show).
 
     Returns:
         A row for each feature that varies: ``feature, before`` (observed less unobserved mean),
@@ -46,6 +52,7 @@ def balance(pairs: AuditPairs) -> pd.DataFrame:
     w, o = pairs.weight, pairs.observed
     residual = pairs.observed - pairs.q
     per_row = pairs.scale / (pairs.p * (1 - pairs.p)) / pairs.total
+    per_row[pairs.settled] = 0.0
     seen, unseen = w * o / (w * o).sum(), w * (1 - o) / (w * (1 - o)).sum()
     rows = []
     for name, values in feature_columns(pairs):
@@ -64,7 +71,7 @@ def balance(pairs: AuditPairs) -> pd.DataFrame:
                 "before": float(((seen - unseen) * phi).sum()),
                 "after": after,
                 "standard_error": error,
-                "z": after / error,
+                "z": after / error if error else 0.0,
                 "p_value": min(1.0, 2 * weighted_sum_tail(sign * c, pairs.q, abs(after))),
             }
         )

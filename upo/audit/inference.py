@@ -7,6 +7,7 @@ here rests on large counts.
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 from scipy.stats import norm
 
 Floats = NDArray[np.float64]
@@ -42,6 +43,10 @@ def count_p_values(o: Floats, q: Floats, codes: Integers, size: int) -> Floats: 
 
 def weighted_sum_tail(c: Floats, q: Floats, value: float) -> float:  # [N], [N]
     """P(sum of c (o - q) >= value) for independent o ~ Bernoulli(q); 1/2 if all c are 0."""
+    unit = float(np.abs(c).max(initial=0.0))
+    if unit == 0:
+        return 0.5
+    c, value = c / unit, value / unit  # squares of coefficients 1 / p stay numbers
     deviation = float(np.sqrt((c * c * q * (1 - q)).sum()))
     if deviation == 0:
         return 0.5
@@ -77,13 +82,13 @@ def sum_tails(
     def sums(terms: Floats) -> Floats:
         return np.asarray(np.bincount(codes, terms, minlength=size), dtype=np.float64)
 
-    variance, odds = sums(c * c * q * (1 - q)), (1 - q) / q
+    variance, logit = sums(c * c * q * (1 - q)), np.log(q) - np.log1p(-q)
     most = sums(np.where(c > 0, c * (1 - q), -c * q))
     inside = x < most * (1 - 1e-12)
     low, high = np.zeros(size), np.full(size, np.inf)
     t = x / variance
     for _ in range(_STEPS):
-        tilted = 1 / (1 + odds * np.exp(np.clip(-c * t[codes], -700, 700)))
+        tilted = expit(logit + c * t[codes])
         gap = sums(c * (tilted - q)) - x
         curvature = sums(c * c * tilted * (1 - tilted))
         wrong = inside & (np.abs(gap) > 1e-9 * np.sqrt(variance))

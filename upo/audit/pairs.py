@@ -18,6 +18,9 @@ from upo.tables.ids import check_columns
 from upo.tables.numbering import Ids, shown
 
 _REMEDY = "rename them, or name yours with user=, item=, observed=, propensity= and weight="
+P_LOW = 1e-30  # below, rows are as good as never observed, and squares of 1 / p no numbers
+SETTLED = 1e-3  # chance that any of the rows whose o is taken for certain is otherwise
+SETTLED_ROW = 1e-5  # and that one is
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -67,7 +70,7 @@ class AuditPairs:
         users: Indices into ``user_ids``.
         items: Indices into ``item_ids``.
         observed: 0 or 1.
-        p: Propensities in (0, 1 - 1e-6]; what lies above is lowered to that.
+        p: Propensities in [1e-30, 1 - 1e-6]; what lies outside is moved there.
         weight: Pairs of D that each row stands for, > 0.
         q: Null probability of o = 1 in the row.
         scale: The factor a, in pairs of D.
@@ -103,6 +106,20 @@ class AuditPairs:
     def variance(self) -> Floats:
         """Null variance of each row's o."""
         return self.q * (1 - self.q)
+
+    @cached_property
+    def settled(self) -> NDArray[np.bool_]:
+        """Rows whose o the propensities leave no doubt of: any is otherwise in one table of 1,000.
+
+        None are where one is otherwise: then every row counts.
+        """
+        doubt = np.minimum(self.q, 1 - self.q)
+        order = np.argsort(doubt, kind="stable")
+        sums = np.where(doubt[order] <= SETTLED_ROW, np.cumsum(doubt[order]), np.inf)
+        mine = order[: np.searchsorted(sums, SETTLED, side="right")]
+        found = np.zeros(len(self), dtype=bool)
+        found[mine] = not (self.observed[mine] != (self.q[mine] > 0.5)).any()
+        return found
 
     @property
     def weighted(self) -> bool:
@@ -158,7 +175,7 @@ def read_pairs(frame: Any, names: Names, features: Sequence[str] | None, source:
             f"says how many pairs each row stands for."
         )
     users, items = users[order], items[order]
-    o, p, weight = o[order], np.minimum(p[order], P_MAX), weight[order]
+    o, p, weight = o[order], p[order].clip(P_LOW, P_MAX), weight[order]
     w1, w0 = _weights_by_class(users, o, weight)
     notes: list[str] = []
     columns = [
@@ -166,7 +183,7 @@ def read_pairs(frame: Any, names: Names, features: Sequence[str] | None, source:
         for name in chosen_columns(table, used, features, source, notes)
     ]
     scale = w1 * (1 - p) + w0 * p
-    return AuditPairs(
+    pairs = AuditPairs(
         users=users,
         items=items,
         user_ids=user_ids,
@@ -181,6 +198,13 @@ def read_pairs(frame: Any, names: Names, features: Sequence[str] | None, source:
         order=order,
         names=names,
     )
+    settled = int(pairs.settled.sum())
+    if settled:
+        notes.append(
+            f"The balance of the features leaves out {settled:,} row{'s' * (settled > 1)} of "
+            "propensities so small, or so near 1, that whether they were observed is settled."
+        )
+    return pairs
 
 
 def _indexed(column: pa.ChunkedArray) -> tuple[Integers, Ids]:
