@@ -16,11 +16,21 @@ estimated; the interval holds every :math:`\theta` that is within z standard dev
 own variance. With constant propensities p and SNIPS this is Wilson's interval with the correction
 of a finite population, 1 - p.
 
+**Weights that were not seen.** The largest weights belong to the rarest pairs. A log without them
+looks as if its variance were small, and IPS and DR lie on one side: with propensities down to .002
+in 4,800 pairs, intervals covered in 79 to 93 % where they said 95 %. The log says so by itself: its
+weights should add up to V. What they are short of it, ``M``, is taken for pairs of the largest
+weight of the log, which adds M times that weight to the variance; of it, what chance does to the
+sum is left out for shares, whose pseudo-observation has allowed for it. Given how much of D a
+sample stands for, errors have another variance than over all samples (Holt, Smith).
+
 Learned propensities multiply the standard error by what ``upo.counterfactual.learned`` finds.
 
 Sources: Horvitz, Thompson, JASA 1952 (IPS and its variance); Schnabel et al., "Recommendations as
 Treatments", ICML 2016 (IPS and SNIPS of recommenders); Wang et al., "Doubly robust joint learning",
-ICML 2019 (DR); Wilson, JASA 1927 (score intervals). The half pseudo-observation is our own.
+ICML 2019 (DR); Wilson, JASA 1927 (score intervals); Holt, Smith, "Post stratification", JRSS A 1979
+(variance given the sizes that were drawn). The half pseudo-observation and the largest weight of
+what was not seen are our own.
 """
 
 import math
@@ -34,6 +44,8 @@ from scipy.optimize import brentq
 Values = np.ndarray[Any, np.dtype[np.float64]]
 PSEUDO = 0.5  # observations of the largest weight that each class is given beside its own
 PSEUDO_DR = 0.25  # fewer where an imputation already says what an unseen one would be
+ROUNDING = 1e-9  # of V: a shortfall that float64 makes
+CHANCE = 3.0  # standard deviations that the weights of a share may be short of V
 
 
 class Interval(NamedTuple):
@@ -58,6 +70,7 @@ class Observed:
         imputed_mean: Their weighted mean over D, for DR.
         learned: Variance of the sum of ``w * deviation`` with learned propensities over that with
             known ones, of ``[n]`` deviations; None where they are known.
+        least: Lowest propensity of the log, also of pairs without weight; that of these if None.
     """
 
     weight: Values
@@ -68,6 +81,7 @@ class Observed:
     imputed: Values | None = None
     imputed_mean: float = math.nan
     learned: Callable[[Values], float] | None = None
+    least: float | None = None
 
     def widened(self, z: float, deviation: Values) -> float:
         """The quantile, times what learning the propensities does to a standard error."""
@@ -89,17 +103,57 @@ class Observed:
         """Of the sum of ``w * deviation`` over O, without bias."""
         return float(((self.inverse * deviation) ** 2 * (1 - self.propensity)).sum())
 
-    def class_variance(self, label: int, deviation: Values, observations: float = PSEUDO) -> float:
+    @property
+    def largest(self) -> float:
+        """The weight of a pair of the log's lowest propensity."""
+        least = float(self.propensity.min()) if self.least is None else self.least
+        return float(self.weight.mean()) / least
+
+    @property
+    def heaviest(self) -> float:
+        """The variance of such a pair for each unit of its weight in D."""
+        return self.largest - float(self.weight.mean())
+
+    @property
+    def disagreement(self) -> float:
+        """By how many standard errors the sum of the weights differs from V, if p is right."""
+        if self.total is None or not len(self.weight):
+            return 0.0
+        off = float(self.inverse.sum()) - self.total
+        if abs(off) <= ROUNDING * self.total:
+            return 0.0
+        variance = self.variance(np.ones_like(self.weight)) + self.unseen() * self.heaviest
+        return off / math.sqrt(variance) if variance else math.copysign(math.inf, off)
+
+    def unseen(self, chance: float = 0.0) -> float:
+        """Weight of D that the log's pairs are short of, beyond some standard deviations of it."""
+        if self.total is None or not len(self.weight):
+            return 0.0
+        deviation = math.sqrt(self.variance(np.ones_like(self.weight)))
+        short = self.total - float(self.inverse.sum()) - chance * deviation
+        return short if short > ROUNDING * self.total else 0.0
+
+    def whole_variance(self, deviation: Values) -> float:
+        """The variance with that of the unseen weight, whose deviations are like those seen."""
+        unseen, w = self.unseen(), self.inverse
+        extra = unseen * self.heaviest * float((w * deviation**2).sum() / w.sum()) if unseen else 0
+        return self.variance(deviation) + extra
+
+    def class_variance(
+        self, label: int, deviation: Values, observations: float = PSEUDO, unseen: float = 0.0
+    ) -> float:
         """Variance of the sum of ``w * deviation`` for each unit of weight that a class has in D.
 
         Half an observation of the largest weight is added, as in Jeffreys' intervals: a class of
-        which little or nothing was seen is not one without variance.
+        which little or nothing was seen is not one without variance. So is unseen weight, which
+        may all be of this class.
         """
         mine = self.value == label
         lowest = self.propensity.min()
         pseudo = float(self.weight.mean() / lowest)
-        extra = observations * pseudo**2 * (1 - lowest) * float((deviation**2).mean())
-        mass = float(self.inverse[mine].sum()) + observations * pseudo
+        extra = observations * pseudo**2 * (1 - lowest)
+        extra = (extra + unseen * self.heaviest) * float((deviation**2).mean())
+        mass = float(self.inverse[mine].sum()) + observations * pseudo + unseen
         return float((self.variance(np.where(mine, deviation, 0.0)) + extra) / mass)
 
 
@@ -111,9 +165,10 @@ def ips(seen: Observed, z: float) -> Interval:
     z = seen.widened(z, seen.value)
     sum_ = float((seen.inverse * seen.value).sum())
     if seen.share:
-        unit = seen.class_variance(1, np.ones_like(seen.value))
-    else:
-        unit = seen.variance(seen.value) / sum_ if sum_ else 0.0
+        unit = seen.class_variance(1, np.ones_like(seen.value), unseen=seen.unseen(CHANCE))
+    else:  # the mean value of what was seen stands for that of what was not
+        mass = sum_ * (1 + seen.unseen() / float(seen.inverse.sum())) if sum_ else 0.0
+        unit = seen.whole_variance(seen.value) / mass if mass else 0.0
     estimate, half = sum_ / total, z * z * unit / (2 * total)
     spread = math.sqrt(half * half + 2 * half * estimate)
     return _inside(seen, estimate, estimate + half - spread, estimate + half + spread)
@@ -149,11 +204,14 @@ def dr(seen: Observed, z: float) -> Interval:
     estimate = seen.imputed_mean + float((seen.inverse * residual).sum()) / total
     z = seen.widened(z, residual)
     if not seen.share:
-        spread = z * math.sqrt(seen.variance(residual)) / total
+        spread = z * math.sqrt(seen.whole_variance(residual)) / total
         return _inside(seen, estimate, max(estimate - spread, 0.0), estimate + spread)
     if not len(seen.weight):
         return Interval(estimate, 0.0, 1.0)
-    unit = [seen.class_variance(label, missed, PSEUDO_DR) for label, missed in _residuals(seen)]
+    unseen = seen.unseen(CHANCE)
+    unit = [
+        seen.class_variance(label, missed, PSEUDO_DR, unseen) for label, missed in _residuals(seen)
+    ]
     scale = z * z / total
     middle = estimate + scale * (unit[1] - unit[0]) / 2
     spread = math.sqrt(max(middle**2 - estimate**2 + scale * unit[0], 0.0))

@@ -152,6 +152,7 @@ def _observed(
         imputed=None if expected is None else expected[place][used],
         imputed_mean=np.nan if expected is None else float((weights * expected).sum()) / mass,
         learned=learned,
+        least=float(rows.propensities.min()),
     ), mass / total
 
 
