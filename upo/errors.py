@@ -60,3 +60,7 @@ class UselessWeightsWarning(UserWarning):
 
 class UnseenIdsWarning(UserWarning):
     """Most of what was asked for has an id that the model was not fitted on."""
+
+
+class DoubtfulEstimateWarning(UserWarning):
+    """An estimate from a log is not to be trusted: its weights do not fit D, or one decides."""

@@ -1,17 +1,20 @@
 """``python -m upo.counterfactual``: metrics of a file of scores from a file of the biased log."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 
 from upo.core.arguments import Command, argument
-from upo.core.console import command, quiet
+from upo.core.console import command, one_line, quiet
 from upo.counterfactual.estimates import ESTIMATORS, RATIOS
 from upo.counterfactual.evaluate import evaluate
 from upo.counterfactual.metrics import METRICS
+from upo.errors import DoubtfulEstimateWarning
 from upo.tables.files import read_whole
 from upo.tables.writer import table_writer
 
@@ -63,7 +66,19 @@ def main(words: Sequence[str]) -> None:
     given, _ = COMMAND.parse(words)
     ids = [given.user, given.item]
     imputed = [] if given.imputed is None else [given.imputed]
-    found = evaluate(
+    with warnings.catch_warnings(record=True) as doubts:
+        warnings.simplefilter("always", DoubtfulEstimateWarning)
+        found = _evaluated(given, ids, imputed)
+    if given.out is not None:
+        with table_writer(given.out, "out") as writer:
+            writer.write(pa.Table.from_pandas(found, preserve_index=False))
+    sys.stdout.write(found.to_string(index=False, float_format="{:.4g}".format) + "\n")
+    for doubt in doubts:
+        sys.stderr.write(f"warning: {one_line(str(doubt.message))}\n")
+
+
+def _evaluated(given: Settings, ids: list[str], imputed: list[str]) -> pd.DataFrame:
+    return evaluate(
         read_whole(given.log, "log", ids, [given.rating, given.propensity]),
         read_whole(given.scores, "scores", ids, [given.score, *imputed]),
         given.propensity,
@@ -78,10 +93,6 @@ def main(words: Sequence[str]) -> None:
         score=given.score,
         confidence=given.confidence,
     )
-    if given.out is not None:
-        with table_writer(given.out, "out") as writer:
-            writer.write(pa.Table.from_pandas(found, preserve_index=False))
-    sys.stdout.write(found.to_string(index=False, float_format="{:.4g}".format) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from upo.core.given import column_names, listed, whole
+from upo.counterfactual.doubts import Doubt, doubt, doubt_of_pairs, warn
 from upo.counterfactual.estimates import (
     ESTIMATORS,
     IMPUTING,
@@ -24,7 +25,10 @@ from upo.counterfactual.metrics import METRICS, Metric, imputed_loss, top_k_weig
 from upo.counterfactual.tables import Candidates, Log, read_tables
 from upo.errors import InputError
 
-COLUMNS = ("metric", "estimator", "estimate", "low", "high", "effective_sample_size", "n")
+COLUMNS = (
+    "metric", "estimator", "estimate", "low", "high", "effective_sample_size", "n",
+    "sum_over_pairs", "doubt",
+)  # fmt: skip
 
 
 def evaluate(
@@ -82,7 +86,14 @@ def evaluate(
 
     Returns:
         A row for each metric and estimator: metric, estimator, estimate, low, high,
-        effective_sample_size (Kish's, of the weights), n (observed pairs that count).
+        effective_sample_size (Kish's, of the weights), n (observed pairs that count),
+        sum_over_pairs (sum of the inverse propensities, as they were given, over the pairs of D or
+        the weight of its lists, about 1 if they are right; NaN where D is not known), doubt
+        (``no``, or why the row is not to be trusted: ``propensities`` that do not fit D, or ``one
+        pair`` that stands for a part of it, see ``upo.counterfactual.doubts``).
+
+    Warns:
+        DoubtfulEstimateWarning: Where there is a doubt; with both numbers and what to do.
 
     Raises:
         InputError: If an argument or a table is wrong; the message says what and how to fix it.
@@ -96,16 +107,21 @@ def evaluate(
         raise InputError(f"confidence must lie in (0, 1), got {confidence!r}; try 0.95.")
     columns = (user, item, rating, score)
     rows, candidates = read_tables(log, scores, propensity, imputed, label_threshold, columns)
-    found = []
+    found: list[list[Any]] = []
+    doubts: dict[str, Doubt] = {}
+    of_pairs = doubt_of_pairs(rows, candidates)
     for name in names:
         metric = METRICS[name]
         _check_metric(name, metric, candidates, rows, labelled=label_threshold is not None)
-        seen, factor = _observed(metric, rows, candidates, k, label_threshold is not None)
+        seen, factor, given = _observed(metric, rows, candidates, k, label_threshold is not None)
         label = name if metric.loss is not None else f"{name}@{k}"
+        doubts[label] = doubt(seen, given, rows.learned, of_pairs)
         for method in methods:
             interval = _estimate(method, seen, float(ndtri(0.5 + confidence / 2)))
             values = [factor * value for value in interval]
-            found.append([label, method, *values, seen.effective_sample_size, len(seen.weight)])
+            size = [seen.effective_sample_size, len(seen.weight)]
+            found.append([label, method, *values, *size, doubts[label].ratio, doubts[label].kind])
+    warn(doubts, stacklevel=2)
     return pd.DataFrame(found, columns=list(COLUMNS))
 
 
@@ -124,8 +140,8 @@ def _estimate(method: str, seen: Observed, z: float) -> Interval:
 
 def _observed(
     metric: Metric, rows: Log, candidates: Candidates, k: int, labelled: bool
-) -> tuple[Observed, float]:
-    """What the log shows of one metric, and what its mean over D is multiplied by."""
+) -> tuple[Observed, float, Values]:
+    """What the log shows of one metric, the factor of its mean over D, propensities as given."""
     scores, imputed = candidates.scores, candidates.imputed
     place = rows.place
     if metric.loss is None:
@@ -143,7 +159,7 @@ def _observed(
     learned = None
     if rows.balance is not None:
         learned = partial(_ratio, rows.balance, used, weights[place][used])
-    return Observed(
+    seen = Observed(
         weight=weights[place][used],
         value=values[used],
         propensity=rows.propensities[used],
@@ -153,7 +169,9 @@ def _observed(
         imputed_mean=np.nan if expected is None else float((weights * expected).sum()) / mass,
         learned=learned,
         least=float(rows.propensities.min()),
-    ), mass / total
+    )
+    given = rows.propensities if rows.given is None else rows.given
+    return seen, mass / total, given[used]
 
 
 def _ratio(balance: Balance, used: Any, weight: Values, deviation: Values) -> float:

@@ -46,12 +46,16 @@ class Log:
         targets: ``[n]`` labels 0 or 1, or ratings where there is no threshold.
         propensities: ``[n]`` in (0, 1].
         balance: What made them agree with D, where they were learned.
+        given: ``[n]`` propensities before that; the same where None.
+        learned: Whether they were learned.
     """
 
     place: Index
     targets: Values
     propensities: Values
     balance: Balance | None = None
+    given: Values | None = None
+    learned: bool = False
 
 
 def read_tables(
@@ -140,7 +144,10 @@ def read_tables(
     if found.learned and not alone:
         balance = Balance(q, (users[1][inside], items[1][inside]), (users[0], items[0]))
         q = balance.q
-    return Log(place[inside], targets[inside], q, balance), candidates
+    log_ = Log(
+        place[inside], targets[inside], q, balance, found.values[inside], learned=found.learned
+    )
+    return log_, candidates
 
 
 def _number(value: Any, name: str) -> float:
