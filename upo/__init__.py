@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from upo.audit.repair import repair
     from upo.counterfactual import HeldOut, evaluate, held_out
     from upo.errors import (
+        DoubtfulEstimateWarning,
         FailedSeedsWarning,
         InputError,
         RareLabelsWarning,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"  # the package's, too: pyproject.toml reads it here
 __all__ = [
+    "DoubtfulEstimateWarning",
     "FailedSeedsWarning",
     "Fitted",
     "HeldOut",
@@ -46,6 +48,7 @@ __all__ = [
     "tune",
 ]
 _HOMES = {
+    "DoubtfulEstimateWarning": "upo.errors",
     "FailedSeedsWarning": "upo.errors",
     "Fitted": "upo.fitted",
     "HeldOut": "upo.counterfactual",
