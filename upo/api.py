@@ -19,14 +19,7 @@ from upo.data.interactions import LabelRule
 from upo.data.later import later_as_test
 from upo.data.observations import observations_from_frame
 from upo.data.rating_data import report
-from upo.errors import (
-    FailedSeedsWarning,
-    InputError,
-    RareLabelsWarning,
-    UnseenIdsWarning,
-    UselessModelWarning,
-    UselessWeightsWarning,
-)
+from upo.errors import InputError
 from upo.fitted import Fitted, load
 from upo.fitted.model import OBSERVED
 from upo.fitted.settings import as_library, composed_run, flat, plain, resolved
@@ -38,13 +31,7 @@ from upo.runs.compose import choices, chosen, composed
 from upo.runs.config import check
 from upo.runs.experiment import Experiment
 from upo.runs.folder import result_rows
-from upo.runs.remarks import (
-    failures_said,
-    rare_labels,
-    unseen_test,
-    useless_model,
-    useless_weights,
-)
+from upo.runs.remarks import due
 from upo.runs.results import FIXED, LAST
 from upo.runs.tuned import NOT_TUNED, values_of, words_for
 from upo.tables.ids import check_columns
@@ -186,15 +173,8 @@ def fit(
     columns = measured_on_test(dataset.k, target)
     names = [*FIXED, *columns, *worth(target), *DIAGNOSED, *LAST]
     rows = result_rows(result, experiment)
-    for text, kind in (
-        (failures_said(result.failures, len(rows)), FailedSeedsWarning),
-        (unseen_test(data), UnseenIdsWarning),
-        (rare_labels(data, target), RareLabelsWarning),
-        (useless_model(rows), UselessModelWarning),
-        (useless_weights(rows), UselessWeightsWarning),
-    ):
-        if text is not None:
-            warnings.warn(text, kind, stacklevel=2)
+    for text, kind in due(rows, result.failures, data, target):
+        warnings.warn(text, kind, stacklevel=2)
     user_ids, item_ids = data.known_user_ids, data.known_item_ids
     assert user_ids is not None  # frames always come with ids
     assert item_ids is not None

@@ -48,7 +48,7 @@ def doubt_of_pairs(rows: Log, candidates: Candidates) -> Doubt:
     one = np.ones(len(rows.propensities))
     total = float(len(candidates.scores)) if candidates.complete else None
     seen = Observed(one, one, rows.propensities, False, total)
-    return doubt(seen, rows.propensities if rows.given is None else rows.given, rows.learned)
+    return doubt(seen, rows.unbalanced, rows.learned)
 
 
 def doubt(seen: Observed, given: Values, learned: bool, whole: Doubt | None = None) -> Doubt:

@@ -170,8 +170,7 @@ def _observed(
         learned=learned,
         least=float(rows.propensities.min()),
     )
-    given = rows.propensities if rows.given is None else rows.given
-    return seen, mass / total, given[used]
+    return seen, mass / total, rows.unbalanced[used]
 
 
 def _ratio(balance: Balance, used: Any, weight: Values, deviation: Values) -> float:

@@ -57,6 +57,11 @@ class Log:
     given: Values | None = None
     learned: bool = False
 
+    @property
+    def unbalanced(self) -> Values:
+        """Propensities before they were made to agree with D."""
+        return self.propensities if self.given is None else self.given
+
 
 def read_tables(
     log: Any,
@@ -140,14 +145,12 @@ def read_tables(
         imputed=None if imputed is None else numbers(given, imputed, "scores"),
         complete=not alone,
     )
-    q, balance = found.values[inside], None
+    values = found.values[inside]
+    q, balance = values, None
     if found.learned and not alone:
         balance = Balance(q, (users[1][inside], items[1][inside]), (users[0], items[0]))
         q = balance.q
-    log_ = Log(
-        place[inside], targets[inside], q, balance, found.values[inside], learned=found.learned
-    )
-    return log_, candidates
+    return Log(place[inside], targets[inside], q, balance, values, found.learned), candidates
 
 
 def _number(value: Any, name: str) -> float:

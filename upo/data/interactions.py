@@ -147,6 +147,10 @@ class Interactions:
         """[N] float32 labels 0 or 1 under a rule."""
         return rule(self.ratings)
 
+    def positive_share(self, rule: LabelRule) -> float:
+        """Share of the rows whose label is 1, in [0, 1]."""
+        return float(self.labels(rule).mean(dtype=torch.float64))
+
     def where(self, keep: Tensor) -> Interactions:  # [N] bool
         """The rows that are kept, of the same users and items."""
         times = None if self.times is None else self.times[keep]

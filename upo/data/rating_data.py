@@ -114,7 +114,7 @@ def _joined(table: Tensor | None, more: Unrated | None) -> Tensor | None:
 
 
 def _check_classes(rows: Interactions, rule: LabelRule, where: str) -> None:
-    positive = float(rows.labels(rule).mean(dtype=torch.float64))
+    positive = rows.positive_share(rule)
     if positive in (0.0, 1.0):
         missing = "negative" if positive else "positive"
         low, high = float(rows.ratings.min()), float(rows.ratings.max())
@@ -183,9 +183,7 @@ def report(data: RatingData) -> str:
         _row("items with rows", sets, lambda s: f"{int(_present(s)[1].sum()):,}"),
         _row("ratings", sets, lambda s: f"{s.ratings.min():g}..{s.ratings.max():g}"),
         _row("mean rating", sets, lambda s: f"{s.ratings.mean(dtype=torch.float64):.4f}"),
-        _row(
-            f"positive ({rule})", sets, lambda s: f"{s.labels(rule).mean(dtype=torch.float64):.2%}"
-        ),
+        _row(f"positive ({rule})", sets, lambda s: f"{s.positive_share(rule):.2%}"),
     ]
     width = max(len(row[0]) for row in rows)
     column = max(len(cell) for row in rows for cell in row[1:])

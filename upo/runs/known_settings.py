@@ -21,7 +21,7 @@ from upo.errors import InputError
 from upo.training.plan import StagePlan
 
 PARTS = ("dataset", "protocol", "estimator")
-OURS = re.compile(r"upo\.")  # modules whose classes hand ** to their bases and nowhere else
+OURS = "upo."  # modules whose classes hand ** to their bases and nowhere else
 OF_STAGES = ("module", "learners", "first", *(field.name for field in fields(StagePlan)))
 
 
@@ -37,8 +37,13 @@ def check_settings(config: DictConfig) -> None:
         InputError: If there is one; it is named with what the part takes.
     """
     for part in PARTS:
-        tree = OmegaConf.to_container(config[part], resolve=False)
-        _check(tree, part, config)
+        for key, tree, taken in _parts(OmegaConf.to_container(config[part], resolve=False), part):
+            given = [str(name) for name in tree if not str(name).startswith("_")]
+            if not any(each.kind is each.VAR_KEYWORD for each in taken):
+                _known(key, given, [each.name for each in taken if not each.name.startswith("_")])
+            for each in taken:
+                if each.name in given and not (tree[each.name] is None and each.default is None):
+                    _check_value(f"{key}.{each.name}", tree[each.name], each.annotation, config)
     for name, plan in config.estimator.stages.items():
         if plan is not None:
             _known(f"estimator.stages.{name}", list(map(str, plan)), OF_STAGES)
@@ -48,42 +53,36 @@ def check_settings(config: DictConfig) -> None:
                     _check_value(key, plan[field.name], field.type, config)
 
 
-def _check(tree: Any, key: str, config: DictConfig) -> None:
-    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
-    for name, inner in items:
-        if isinstance(inner, dict | list):
-            _check(inner, f"{key}.{name}", config)
-    if isinstance(tree, Mapping) and isinstance(tree.get("_target_"), str):
-        taken = _taken(tree["_target_"])
-        given = [str(name) for name in tree if not str(name).startswith("_")]
-        if not any(each.kind is each.VAR_KEYWORD for each in taken):
-            _known(key, given, [each.name for each in taken if not each.name.startswith("_")])
-        for each in taken:
-            if each.name in given and not (tree[each.name] is None and each.default is None):
-                _check_value(f"{key}.{each.name}", tree[each.name], each.annotation, config)
-
-
 def by_replica(config: DictConfig) -> list[str]:
     """Settings with a value for each replica, where a part also takes one for all."""
     tree = OmegaConf.to_container(config.estimator, resolve=False)
-    return list(dict.fromkeys(_listed(tree, "estimator", config)))
+    found = [
+        listed
+        for key, settings, taken in _parts(tree, "estimator")
+        for each in taken
+        if each.name in settings
+        for listed in _listed(_given(f"{key}.{each.name}", config), each.annotation, config)
+    ]
+    return list(dict.fromkeys(found))
 
 
-def _listed(tree: Any, key: str, config: DictConfig) -> Iterator[str]:
+def _listed(key: str, hint: Any, config: DictConfig) -> list[str]:
+    """The setting, or those in it, that is a list where a number would do."""
+    value = OmegaConf.select(config, key)
+    if isinstance(value, ListConfig) and _fits(0.5, hint):
+        return [key]
+    if isinstance(value, DictConfig) and _fits({"": 0.5}, hint):
+        return [f"{key}.{name!s}" for name in value if isinstance(value[name], ListConfig)]
+    return []
+
+
+def _parts(tree: Any, key: str) -> Iterator[tuple[str, Mapping[Any, Any], list[inspect.Parameter]]]:
+    """Every part in a tree of settings, inner ones first: its key, its settings, what it takes."""
     for name, inner in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
         if isinstance(inner, dict | list):
-            yield from _listed(inner, f"{key}.{name}", config)
+            yield from _parts(inner, f"{key}.{name}")
     if isinstance(tree, Mapping) and isinstance(tree.get("_target_"), str):
-        for each in _taken(tree["_target_"]):
-            if each.name not in tree:
-                continue
-            given = _given(f"{key}.{each.name}", config)
-            value = OmegaConf.select(config, given)
-            if isinstance(value, ListConfig) and _fits(0.5, each.annotation):
-                yield given
-            elif isinstance(value, DictConfig) and _fits({"": 0.5}, each.annotation):
-                inner = {str(x): y for x, y in value.items()}
-                yield from (f"{given}.{x}" for x, y in inner.items() if isinstance(y, ListConfig))
+        yield key, tree, _taken(tree["_target_"])
 
 
 def _taken(target: str) -> list[inspect.Parameter]:
@@ -111,9 +110,9 @@ def _inherited(part: type) -> list[inspect.Parameter]:
     """What a class takes, where it hands ``**`` to its base what that takes, too."""
     found = _parameters(part)
     bases = iter(base for base in part.__mro__[1:] if "__init__" in vars(base))
-    while OURS.match(part.__module__) and any(x.kind is x.VAR_KEYWORD for x in found):
+    while part.__module__.startswith(OURS) and any(x.kind is x.VAR_KEYWORD for x in found):
         part = next(bases)
-        if not OURS.match(part.__module__):
+        if not part.__module__.startswith(OURS):
             break
         known = {x.name for x in found}
         more = [x for x in _parameters(part) if x.name not in known]

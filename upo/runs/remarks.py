@@ -4,6 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 from upo.data.rating_data import RatingData, unseen_share
+from upo.errors import (
+    FailedSeedsWarning,
+    RareLabelsWarning,
+    UnseenIdsWarning,
+    UselessModelWarning,
+    UselessWeightsWarning,
+)
 from upo.metrics.names import JUDGE
 from upo.runs.results import Row, seed_failed, spread
 from upo.training.stack import REMEDY
@@ -73,7 +80,7 @@ def rare_labels(data: RatingData, target: str) -> str | None:
     """A sentence if nearly all ratings of the log are positive, or nearly none."""
     if target != "positive" or not data.labelled:
         return None
-    share = float(data.train.labels(data.label_rule).double().mean())
+    share = data.train.positive_share(data.label_rule)
     if RARE <= share <= 1 - RARE:
         return None
     return (
@@ -131,13 +138,13 @@ def failures_said(failures: Mapping[int, str], replicas: int) -> str | None:
     )
 
 
-def remarks(
+def due(
     rows: Sequence[Row],
     failures: Mapping[int, str] | None = None,
     data: RatingData | None = None,
     target: str = "positive",
-) -> list[str]:
-    """All that is to be said, worst first.
+) -> list[tuple[str, type[UserWarning]]]:
+    """All that is to be said, worst first, and what kind of warning each is.
 
     Args:
         rows: A row for each seed.
@@ -146,10 +153,20 @@ def remarks(
         target: What is predicted.
     """
     found = [
-        failures_said(failures or {}, len(rows)),
-        None if data is None else unseen_test(data),
-        None if data is None else rare_labels(data, target),
-        useless_model(rows),
-        useless_weights(rows),
+        (failures_said(failures or {}, len(rows)), FailedSeedsWarning),
+        (None if data is None else unseen_test(data), UnseenIdsWarning),
+        (None if data is None else rare_labels(data, target), RareLabelsWarning),
+        (useless_model(rows), UselessModelWarning),
+        (useless_weights(rows), UselessWeightsWarning),
     ]
-    return [text for text in found if text is not None]
+    return [(text, kind) for text, kind in found if text is not None]
+
+
+def remarks(
+    rows: Sequence[Row],
+    failures: Mapping[int, str] | None = None,
+    data: RatingData | None = None,
+    target: str = "positive",
+) -> list[str]:
+    """The sentences of ``due``."""
+    return [text for text, _ in due(rows, failures, data, target)]
